@@ -1,0 +1,69 @@
+"""Long work in pieces that survive a kill: one file per piece under work/, named by what it depends on."""
+
+import fcntl
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks import _tables
+from tasks._settings import UserError
+
+WORK = Path(os.environ.get("EIDETIC_WORK", "work"))
+SECONDS_BETWEEN_LINES = 10.0
+T = TypeVar("T")
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hexadecimal digits of the parts' canonical JSON: settings, version and inputs of a shard."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def shard(stage: str, key: str, make: Callable[[], pa.Table]) -> pa.Table:
+    """The finished shard of this key, made now if it is not there; visible only when complete."""
+    path = WORK / stage / f"{key}.parquet"
+    if not path.is_file():
+        _tables.put(make(), path)
+    return pq.read_table(path)
+
+
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Hold work/<name>.lock. Raises UserError with the holder's process id where another process has it."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    with (WORK / f"{name}.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise UserError(f"{name} is being written by process {holder}; wait for it or stop it with `kill {holder}`") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def progress(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
+    """The items, with a bar on a terminal and a line now and then in a log; total is None where it is not known."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=what, dynamic_ncols=True)
+        return
+    start = last = time.monotonic()
+    done = 0
+    for done, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            print(f"{what}: {done}{f' of {total}' if total else ''} in {last - start:.0f} s", flush=True)
+    print(f"{what}: {done} in {time.monotonic() - start:.0f} s", flush=True)

@@ -1,0 +1,128 @@
+"""Files outside the repository: listed, remembered by path, size and time, and refused where they could run code."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks import _tables
+from tasks._settings import UserError
+
+MEMORY = Path("work") / "inputs" / "digests.parquet"
+WEIGHTS = {".safetensors"}
+TEXT = {".json", ".txt", ".model", ".md", ".jinja"}
+PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".onnx", ".npy", ".npz"}
+LIBRARIES = {"diffusers", "transformers"}
+REVISION = re.compile(r"[0-9a-f]{40}")
+
+
+class Digests:
+    """sha256 by (path, size, modification time), kept between runs: a training set is read once, not at every audit."""
+
+    def __init__(self) -> None:
+        rows = pq.read_table(MEMORY).to_pylist() if MEMORY.is_file() else []
+        self.known = {(r["path"], r["size_bytes"], r["mtime_ns"]): r["sha256"] for r in rows}
+        self.used: dict[tuple[str, int, int], str] = {}
+
+    def of(self, path: Path) -> tuple[int, str]:
+        """Size in bytes and sha256 of a file."""
+        stat = path.stat()
+        key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+        self.used[key] = self.known.get(key) or _tables.file_digest(path)
+        return stat.st_size, self.used[key]
+
+    def keep(self) -> None:
+        """Remember what this run has seen."""
+        if self.used == self.known:
+            return
+        keys = sorted(self.used)
+        columns = {"path": [k[0] for k in keys], "size_bytes": [k[1] for k in keys], "mtime_ns": [k[2] for k in keys],
+                   "sha256": [self.used[k] for k in keys]}
+        _tables.put(pa.table(columns), MEMORY)
+
+
+def files(root: Path) -> list[str]:
+    """Paths below root, relative to it, in order; hidden files and folders are left out."""
+    found = []
+    for folder, folders, names in os.walk(root, followlinks=False):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        found += [(Path(folder) / n).relative_to(root).as_posix() for n in names if not n.startswith(".")]
+    return sorted(found)
+
+
+def snapshot(model: str, revision: str | None) -> Path:
+    """The local folder of a release: itself where it is one, else the Hub's snapshot of a pinned revision.
+
+    Only weights in safetensors, JSON and text are fetched. Raises UserError where the folder or the pin is missing.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise UserError(f"model folder {model} does not exist; give a diffusers folder or a Hub id with a revision")
+    if revision is None or not REVISION.fullmatch(str(revision)):
+        raise UserError(f"'{model}' is no folder here, and as a Hub id it needs a revision of 40 hexadecimal digits (it is {revision})")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=[f"*{s}" for s in sorted(WEIGHTS | TEXT)]))
+    except OSError as error:
+        raise UserError(f"{model}@{revision[:8]} cannot be fetched: {str(error).splitlines()[0]}") from None
+
+
+def refusal(root: Path) -> str | None:
+    """Why this folder is not loaded, or None: pickles, code, links that leave it, classes from elsewhere."""
+    for name in files(root):
+        path = root / name
+        if path.is_symlink() and not _in_cache(path) and not path.resolve().is_relative_to(root.resolve()):
+            return f"{name} is a link out of the folder"
+        if path.suffix.lower() in PICKLED:
+            return f"{name} is a pickled or unknown kind of weights; convert the release to safetensors"
+        if path.suffix.lower() in (".py", ".so", ".dll"):
+            return f"{name} is code; only pipelines that diffusers itself provides are audited"
+    return _refused_index(root / "model_index.json")
+
+
+def _in_cache(path: Path) -> bool:
+    """The Hub's cache links each file of a snapshot to its blob beside the snapshots."""
+    return path.resolve().parent.name == "blobs" and path.resolve().parent.parent in path.absolute().parents
+
+
+def _refused_index(index: Path) -> str | None:
+    if not index.is_file():
+        return "no model_index.json; not a diffusers pipeline folder"
+    try:
+        parts = json.loads(index.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError):
+        return "model_index.json is not valid JSON"
+    if not isinstance(parts, dict) or not isinstance(parts.get("_class_name"), str):
+        return "model_index.json names no pipeline class of diffusers"
+    for part, where in parts.items():
+        if isinstance(where, list) and where[0] is not None and where[0] not in LIBRARIES:
+            return f"component {part} comes from '{where[0]}'; only diffusers and transformers are loaded"
+    return None
+
+
+def side_px(root: Path) -> int | None:
+    """The side of the pictures the pipeline makes by default, from its configuration files; None where they do not say."""
+    for part in ("unet", "transformer"):
+        config = _json(root / part / "config.json")
+        if isinstance(config.get("sample_size"), int):
+            blocks = _json(root / "vae" / "config.json")
+            channels = blocks.get("block_out_channels") or blocks.get("decoder_block_out_channels") or [0] * 4
+            return int(config["sample_size"]) * 2 ** (len(channels) - 1)
+    return None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError):
+        return {}
+    return read if isinstance(read, dict) else {}

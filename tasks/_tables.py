@@ -1,0 +1,150 @@
+"""Tables under data/: where they are, how they are read, and the one way they are written (cast, check, rename)."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks._settings import UserError
+
+DATA = Path("data")
+
+
+def column(name: str, kind: pa.DataType, comment: str, *, nullable: bool = False) -> pa.Field:
+    """A column of a SCHEMA: its comment travels with the Parquet file and into DuckDB's data dictionary."""
+    return pa.field(name, kind, nullable=nullable, metadata={"comment": comment})
+
+
+def schema(keys: Sequence[str], columns: Iterable[pa.Field]) -> pa.Schema:
+    """A table's columns, in order, with the columns that identify a row (and by which rows are sorted)."""
+    return pa.schema(list(columns), metadata={"keys": ",".join(keys)})
+
+
+def keys_of(table_schema: pa.Schema) -> list[str]:
+    """The key columns that `schema` recorded."""
+    return table_schema.metadata[b"keys"].decode().split(",")
+
+
+def folder(noun: str, release: str | None = None) -> Path:
+    """data/<noun>[/<release>]."""
+    return DATA / noun / release if release else DATA / noun
+
+
+def path(noun: str, release: str | None = None, side: str | None = None) -> Path:
+    """data/<noun>[/<release>]/<noun>.parquet, or <side>.parquet beside it."""
+    return folder(noun, release) / f"{side or noun}.parquet"
+
+
+def read(noun: str, release: str | None = None, side: str | None = None, columns: list[str] | None = None) -> pa.Table:
+    """A stage's table. Raises UserError with the command that makes it where it is missing."""
+    source = path(noun, release, side)
+    if not source.is_file():
+        stage = f"{noun}@{release}" if release else noun
+        raise UserError(f"{source} is missing; make it with `dvc repro {stage}`")
+    return pq.read_table(source, columns=columns)
+
+
+def table(columns: dict[str, Any] | list[dict[str, Any]], table_schema: pa.Schema) -> pa.Table:
+    """Columns or rows as a table of this schema, sorted by its keys. Raises UserError naming a column that is not as said."""
+    names = set(columns) if isinstance(columns, dict) else set(columns[0]) if columns else set(table_schema.names)
+    if names != set(table_schema.names):
+        raise ValueError(f"columns missing {sorted(set(table_schema.names) - names)}, unexpected {sorted(names - set(table_schema.names))}")
+    if isinstance(columns, dict):
+        arrays = [pa.array(_plain(columns[f.name]), f.type, from_pandas=True) for f in table_schema]
+        made = pa.Table.from_arrays(arrays, schema=table_schema)
+    else:
+        made = pa.Table.from_pylist([{k: _plain_value(v) for k, v in row.items()} for row in columns], table_schema)
+    return made.sort_by([(key, "ascending") for key in keys_of(table_schema)])
+
+
+def _plain(values: Any) -> Any:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def _plain_value(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and value != value else value
+
+
+def write(made: pa.Table, checks: list[dict[str, Any]], noun: str, release: str | None = None, side: str | None = None) -> None:
+    """Check a table, then give it its name; what the checks said is kept beside it as checks.parquet.
+
+    A table that fails is kept as <name>.rejected.parquet. Raises UserError with table, expectation, column and examples.
+    """
+    from tasks import _checks  # Great Expectations takes seconds to import: only where a table is written
+
+    target = path(noun, release, side)
+    results = _checks.results(made, checks, f"{noun}.{side}" if side else noun)
+    failed = [r for r in results if not r["is_passed"]]
+    if failed:
+        rejected = target.with_suffix(".rejected.parquet")
+        put(made, rejected)
+        raise UserError("; ".join(r["message"] for r in failed[:3]) + f"; the rejected table is {rejected}")
+    put(made, target)
+    _append_checks(results, folder(noun, release), release)
+
+
+def _append_checks(results: list[dict[str, Any]], where: Path, release: str | None) -> None:
+    from tasks import _checks
+
+    target = where / "checks.parquet"
+    rows = pq.read_table(target).to_pylist() if target.is_file() else []
+    written = {r["table_name"] for r in results}
+    rows = [r for r in rows if r["table_name"] not in written]
+    rows += [{**{k: r[k] for k in _checks.SCHEMA.names if k != "release"}, "release": release} for r in results]
+    put(table(rows, _checks.SCHEMA), target)
+
+
+def put(made: pa.Table, target: Path) -> None:
+    """Write a Parquet file beside its place and rename it: readers see the old one or the new one, never half."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    pq.write_table(made, temporary, compression="zstd", row_group_size=1 << 16)
+    os.replace(temporary, target)
+
+
+def put_array(values: np.ndarray, target: Path) -> None:
+    """Write an .npy file beside its place and rename it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.save(file, values)
+    os.replace(temporary, target)
+
+
+def put_text(text: str, target: Path) -> None:
+    """Write a text file beside its place and rename it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, target)
+
+
+def file_digest(source: Path) -> str:
+    """The file's sha256, 64 hexadecimal digits."""
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def descriptors(noun: str, release: str | None = None) -> tuple[pa.Table, np.ndarray]:
+    """Metadata and descriptors [n, d] float32 of unit length, row-aligned over all partitions of a clip-retrieval folder.
+
+    Raises UserError naming the partition whose two files do not match.
+    """
+    where = folder(noun, release)
+    tables, arrays = [], []
+    for part in sorted((where / "metadata").glob("metadata_*.parquet")):
+        tables.append(pq.read_table(part))
+        partition = part.stem.removeprefix("metadata_")
+        array = np.load(where / "img_emb" / f"img_emb_{partition}.npy", allow_pickle=False).astype(np.float32)
+        if len(array) != tables[-1].num_rows:
+            raise UserError(f"{where}: partition {partition} has {len(array)} descriptors for {tables[-1].num_rows} metadata rows")
+        arrays.append(array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12))
+    if not tables:
+        raise UserError(f"{where} has no descriptors; make them with `dvc repro {noun}{'@' + release if release else ''}`")
+    return pa.concat_tables(tables), np.concatenate(arrays)

@@ -1,0 +1,133 @@
+"""What the audit reads from outside the repository. One row per input file.
+
+The only stage that looks outside and the only one that always runs: it writes one small table per source, on which the
+other stages depend, so that a changed file re-runs what it touches and nothing else. Beside the tables `resolution`:
+the side at which pictures of every release and of the training set are compared.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tasks import _settings, _sources, _tables
+from tasks._settings import UserError
+from tasks._tables import column, schema
+
+SCHEMA = schema(
+    ["path"],
+    [
+        column("source", pa.string(), "members, held_out, prompts, reviews, or the release's name"),
+        column("kind", pa.string(), "picture_source, model, kept (rows a release was trained on), prompts or reviews"),
+        column("root", pa.string(), "Folder or file that params.yaml names"),
+        column("path", pa.string(), "File, relative to root"),
+        column("format", pa.string(), "Format of a training set as params.yaml says; NULL otherwise", nullable=True),
+        column("size_bytes", pa.int64(), "Size of the file", nullable=True),
+        column("sha256", pa.string(), "Digest of the file's bytes; NULL where it was not read", nullable=True),
+        column("status", pa.string(), "ok or refused"),
+        column("reason", pa.string(), "Why it was refused; NULL otherwise", nullable=True),
+    ],
+)
+RESOLUTION = schema(["size_px"], [column("size_px", pa.int32(), "Side to which both sides of every comparison are brought first")])
+CHECKS: list[dict[str, Any]] = [
+    {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "status", "value_set": ["ok", "refused"]}},
+    {"type": "expect_column_value_lengths_to_equal", "kwargs": {"column": "sha256", "value": 64}},
+]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LARGEST_PX = 256  # beyond this, pictures are compared reduced: copies do not differ in finer detail, and it costs 4x per octave
+
+
+def rows(source: str, kind: str, root: Path, names: list[str], sizes: dict[str, tuple[int, str]]) -> list[dict[str, Any]]:
+    """One accepted row per file."""
+    return [
+        {"source": source, "kind": kind, "root": root.as_posix(), "path": name, "format": None,
+         "size_bytes": sizes[name][0], "sha256": sizes[name][1], "status": "ok", "reason": None}
+        for name in names
+    ]
+
+
+def refused(source: str, kind: str, root: str, reason: str) -> list[dict[str, Any]]:
+    """The one row of a source that is not read."""
+    return [{"source": source, "kind": kind, "root": root, "path": "", "format": None, "size_bytes": None, "sha256": None,
+             "status": "refused", "reason": reason}]
+
+
+def resolution(sides: list[int | None]) -> int:
+    """The side in px at which pictures are compared: the smallest that a release makes, at most LARGEST_PX."""
+    return min([side for side in sides if side] + [LARGEST_PX])
+
+
+def require_release_names(names: list[str]) -> None:
+    """Raise UserError for a name that could not be a folder."""
+    for name in names:
+        if not NAME.fullmatch(str(name)):
+            raise UserError(f"releases: '{name}' cannot be a folder's name; use letters, digits, '.', '_' and '-'")
+
+
+def main() -> None:
+    """Write data/inputs/<source>.parquet, data/inputs/releases/<name>.parquet and resolution.parquet."""
+    params = _settings.all_settings()
+    releases = params.get("releases") or {}
+    require_release_names(list(releases))
+    digests = _sources.Digests()
+    for source in ("members", "held_out"):
+        _write(_training_rows(source, (params.get("training_set") or {}).get(source), digests), f"{source}.parquet")
+    for source, path in (("prompts", params["prompts"].get("custom")), ("reviews", params["report"].get("reviews"))):
+        _write(_file_rows(source, source, path, digests), f"{source}.parquet")
+    sides = []
+    for name, release in releases.items():
+        made = _release_rows(name, release, digests)
+        _write(made, f"releases/{name}.parquet")
+        sides += [_sources.side_px(Path(row["root"])) for row in made if row["status"] == "ok" and row["kind"] == "model"][:1]
+    digests.keep()
+    side = resolution(sides)
+    _tables.write(_tables.table([{"size_px": side}], RESOLUTION), [], "inputs", side="resolution")
+
+
+def _write(found: list[dict[str, Any]], name: str) -> None:
+    side = name.removesuffix(".parquet")
+    _tables.write(_tables.table(found, SCHEMA), CHECKS, "inputs", side=side)
+
+
+def _training_rows(source: str, spec: dict[str, Any] | None, digests: _sources.Digests) -> list[dict[str, Any]]:
+    if spec is None:
+        return []
+    root = Path(spec["path"]).expanduser()
+    if spec.get("format") not in ("image_folder", "parquet"):
+        raise UserError(f"training_set.{source}.format '{spec.get('format')}' is not known; use image_folder or parquet")
+    if not root.exists():
+        raise UserError(f"training_set.{source}.path {root} does not exist")
+    root, names = (root, _sources.files(root)) if root.is_dir() else (root.parent, [root.name])
+    if spec["format"] == "parquet":
+        names = [n for n in names if n.endswith(".parquet")]
+    if not names:
+        raise UserError(f"training_set.{source}.path {root} holds no {spec['format']} files")
+    made = rows(source, "picture_source", root, names, {n: digests.of(root / n) for n in names})
+    return [{**row, "format": spec["format"]} for row in made]
+
+
+def _file_rows(source: str, kind: str, path: str | None, digests: _sources.Digests) -> list[dict[str, Any]]:
+    if path is None:
+        return []
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"{source}: {file} does not exist")
+    return rows(source, kind, file.parent, [file.name], {file.name: digests.of(file)})
+
+
+def _release_rows(name: str, spec: dict[str, Any], digests: _sources.Digests) -> list[dict[str, Any]]:
+    try:
+        root = _sources.snapshot(str(spec["model"]), spec.get("revision"))
+    except UserError as error:
+        return refused(name, "model", str(spec["model"]), str(error))
+    reason = _sources.refusal(root)
+    if reason:
+        return refused(name, "model", root.as_posix(), reason)
+    names = _sources.files(root)
+    made = rows(name, "model", root, names, {n: digests.of(root / n) for n in names})
+    return made + _file_rows(name, "kept", spec.get("kept"), digests)
+
+
+if __name__ == "__main__":
+    _settings.run(main)

@@ -1,0 +1,71 @@
+"""Template copies: a region that stays the same over the generations of a prompt while the rest varies."""
+
+import numpy as np
+from scipy.ndimage import binary_opening
+
+from tasks.measures.distances import tile_slices
+
+
+def tile_std(pictures: np.ndarray, tiles: int = 4) -> np.ndarray:
+    """[tiles * tiles, n] float32 standard deviation of each tile around its channels' means, of pictures [n, h, w, 3].
+
+    Tiles in row-major order, as pairwise_tiles has them. Raises ValueError when a side has fewer pixels than tiles.
+    """
+    cuts = tile_slices(pictures.shape[1], pictures.shape[2], tiles)
+    variance = [pictures[:, rows, columns].var(axis=(1, 2), dtype=np.float64).mean(axis=-1) for rows, columns in cuts]
+    return np.asarray(np.sqrt(np.stack(variance)), np.float32)
+
+
+def template_edges(
+    tiles: np.ndarray, tile_std: np.ndarray, edge_l2: float, min_tiles: int = 8, min_std: float = 0.04
+) -> np.ndarray:
+    """[n, n] bool: the pairs of generations of which at least min_tiles tiles are flat in neither and within edge_l2.
+
+    tiles [t, n, n] from pairwise_tiles; tile_std [t, n]; a tile is flat when its deviation is below min_std (flat tiles agree by
+    chance). Symmetric, diagonal False. Design, clique rule; after the template copies of Webster 2023. Raises ValueError when
+    the two do not belong together.
+    """
+    if tiles.shape != (len(tile_std), tile_std.shape[1], tile_std.shape[1]):
+        raise ValueError(f"tiles {tiles.shape} and tile_std {tile_std.shape} are not of the same pictures; make both with one grid")
+    edges = np.zeros(tiles.shape[1:], np.int64)
+    for distance, is_busy in zip(tiles, tile_std >= min_std, strict=True):
+        edges += (distance <= edge_l2) & is_busy[:, None] & is_busy[None, :]
+    is_edge = np.asarray(edges >= min_tiles)
+    np.fill_diagonal(is_edge, False)
+    return is_edge
+
+
+def fixed_region(clique_pictures: np.ndarray, max_std: float = 0.05) -> np.ndarray:
+    """[h, w] bool: the pixels that deviate over the clique by at most max_std (RMS over channels), without specks.
+
+    clique_pictures [n, h, w, 3]. Specks narrower than three pixels are taken out by a morphological opening (3 x 3 square).
+    After the masks of Webster 2023. Raises ValueError for fewer than two pictures, over which nothing can vary.
+    """
+    if len(clique_pictures) < 2:
+        raise ValueError(f"a fixed region over {len(clique_pictures)} picture is the whole picture; pass a clique of at least 2")
+    variance = clique_pictures.var(axis=0, dtype=np.float64).mean(axis=-1)
+    # padded by its own edge: an opening alone counts what lies outside the picture as varying and eats the picture's corners
+    is_fixed = np.pad(variance <= max_std**2, 1, mode="edge")
+    return np.asarray(binary_opening(is_fixed, np.ones((3, 3), bool))[1:-1, 1:-1])
+
+
+def region_share(picture: np.ndarray, mask: np.ndarray) -> float:
+    """Share of the picture's variance around its channel means that lies inside the mask, in [0, 1]; 0 for a flat picture.
+
+    picture [h, w, 3]; mask [h, w] bool. A fixed background is large but has little of the variance; a template has much.
+    """
+    squared = np.square(picture - picture.mean(axis=(0, 1), dtype=np.float64)).sum(axis=-1)
+    total = float(squared.sum())
+    return float(squared[mask].sum()) / total if total > 0 else 0.0
+
+
+def masked_l2(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
+    """Root mean square difference inside the mask, in [0, 1], lower is closer (Webster 2023, template distance).
+
+    a, b [h, w, 3] in [0, 1]; mask [h, w] bool. Raises ValueError when the shapes differ or the mask is empty.
+    """
+    if a.shape != b.shape or a.shape[:2] != mask.shape:
+        raise ValueError(f"pictures {a.shape}, {b.shape} and mask {mask.shape} differ in size; bring all to one size first")
+    if not mask.any():
+        raise ValueError("masked_l2 of an empty mask; ask region_share for a region that holds anything first")
+    return float(np.sqrt(np.square(np.subtract(a[mask], b[mask], dtype=np.float64)).mean()))
