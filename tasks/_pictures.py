@@ -92,6 +92,22 @@ def scan_size(pixels: np.ndarray, quality: int) -> int:
     return len(data) - scan - 2 - int.from_bytes(data[scan + 2:scan + 4], "big") - 2
 
 
+def altered(pixels: np.ndarray, transform: str, rng: np.random.Generator) -> np.ndarray:
+    """[h, w, 3] uint8 of a copy as the web makes them: reencoded, half_size, cropped_4pct or brighter_10pct."""
+    picture = Image.fromarray(pixels)
+    if transform == "half_size":
+        return np.asarray(picture.resize((max(1, picture.width // 2), max(1, picture.height // 2)), Image.Resampling.LANCZOS))
+    if transform == "cropped_4pct":
+        cut_x, cut_y = max(1, picture.width // 25), max(1, picture.height // 25)
+        left, top = int(rng.integers(0, cut_x + 1)), int(rng.integers(0, cut_y + 1))
+        return pixels[top:pixels.shape[0] - cut_y + top, left:pixels.shape[1] - cut_x + left]
+    if transform == "brighter_10pct":
+        return np.clip(pixels * 1.1, 0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=int(rng.integers(50, 91)))
+    return canonical(out.getvalue())
+
+
 def webp(pixels: np.ndarray, side: int) -> bytes:
     """A WebP thumbnail for the report, pixel for pixel enlarged where the picture is small."""
     picture = Image.fromarray(pixels)

@@ -4,7 +4,6 @@ Exact copies are collapsed first (file digest, then pixels); pairs of the rest a
 aligned pixels. Beside the table: `pairs`, the scored edges, and `canaries`, known copies searched in the same run.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 
 from tasks import _embedders, _pictures, _settings, _shards, _tables
 from tasks._tables import column, schema
-from tasks.measures import alignment, canaries, clusters, distances, neighbours, templates
+from tasks.measures import alignment, clusters, distances, neighbours, rates, templates
 
 SCHEMA = schema(
     ["image_id"],
@@ -69,24 +68,171 @@ CANARY_CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "recall", "min_value": 0.8, "max_value": 1}},
 ]
 CHAINED = 5  # a component this many times its star
+ALIGNABLE_L2 = 0.25  # no crop of 6 % moves a picture of the example further than 0.2
+TRANSFORMS = ("reencoded", "half_size", "cropped_4pct", "brighter_10pct")
 
 
 def representatives(images: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """[n] row of the first image with the same pixels, and [n] whether the very file (not only its pixels) is that row's."""
     first: dict[str, int] = {}
-    digests = images.column("pixel_digest").to_pylist()
-    rows = np.array([first.setdefault(d, i) for i, d in enumerate(digests)], np.int64)
+    rows = np.array([first.setdefault(d, i) for i, d in enumerate(images.column("pixel_digest").to_pylist())], np.int64)
     files = np.array(images.column("sha256").to_pylist())
     return rows, files == files[rows]
 
 
-def copies(pairs: np.ndarray, similarity: np.ndarray, pictures: np.ndarray, max_l2: float) -> tuple[np.ndarray, np.ndarray]:
-    """[p] aligned l2 and [p] whether the pair is one of copies; pairs far apart in plain pixels are not aligned at all."""
-    plain = np.sqrt(np.mean((pictures[pairs[:, 0]] - pictures[pairs[:, 1]]) ** 2, axis=(1, 2, 3)))
-    l2 = plain.astype(np.float32)
-    near = plain <= ALIGNABLE_L2
-    l2[near] = alignment.aligned_l2(pictures, pairs[near])
-    return l2, l2 <= max_l2
+def copies(pictures: np.ndarray, pairs: np.ndarray, max_l2: float) -> np.ndarray:
+    """[p] l2 of each pair after alignment; of pairs far apart in plain pixels the plain l2, they are not aligned at all.
+
+    pictures [n, h, w, 3] float32 in [0, 1]; pairs [p, 2] rows.
+    """
+    l2 = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), 4096):
+        a, b = pairs[start:start + 4096].T
+        l2[start:start + 4096] = np.sqrt(np.square(pictures[a] - pictures[b]).mean(axis=(1, 2, 3)))
+    near = l2 <= ALIGNABLE_L2
+    l2[near] = alignment.aligned_l2(pictures, pairs[near], max_l2)
+    return l2
 
 
-ALIGNABLE_L2 = 0.3  # no crop of 6 % moves a picture further than this
+def nearest_other(pictures: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """[n] l2 of each picture to the nearest centre of another cluster (nan where there is none); cluster [n] = row of the centre."""
+    centres = np.unique(cluster)
+    flat = pictures.reshape(len(pictures), -1)
+    out = np.full(len(pictures), np.nan, np.float32)
+    for start in range(0, len(pictures), 1024):
+        l2 = distances.pairwise_l2(flat[start:start + 1024], flat[centres])
+        l2[cluster[start:start + 1024, None] == centres[None, :]] = np.inf
+        best = l2.min(axis=1)
+        out[start:start + 1024] = np.where(np.isinf(best), np.nan, best)
+    return out
+
+
+def shares_template(pictures: np.ndarray, pairs: np.ndarray, edge_l2: float) -> np.ndarray:
+    """[p] whether at least half of the tiles agree and are not flat: the same layout with another print."""
+    out = np.zeros(len(pairs), bool)
+    for i, pair in enumerate(pairs):
+        tiles = distances.pairwise_tiles(pictures[pair])
+        out[i] = templates.template_edges(tiles, templates.tile_std(pictures[pair]), edge_l2)[0, 1]
+    return out
+
+
+def duplicates(images: pa.Table, vectors: np.ndarray, pictures: np.ndarray, *, n_neighbours: int, min_similarity: float, max_l2: float,
+               template_l2: float) -> tuple[pa.Table, pa.Table]:
+    """The table and its pairs, of good images in order of image_id with their descriptors and pictures at confirm_px."""
+    first, is_file = representatives(images)
+    unique = np.unique(first)
+    proposed, similarity = neighbours.similar_pairs(vectors[unique], min_similarity, n_neighbours)
+    proposed = unique[proposed]
+    l2 = copies(pictures, proposed, max_l2)
+    is_copy = l2 <= max_l2
+    edges = proposed[is_copy]
+    is_member = np.array(images.column("split").to_pylist()) == "member"
+    exact = np.stack([first, np.arange(len(first))], axis=1)[first != np.arange(len(first))]
+    ids = images.column("image_id").to_numpy()
+    table = _counted(images, first, edges, is_member, vectors)
+    leaked = _leaked(proposed, is_copy | shares_template(pictures, proposed, template_l2), exact, is_member)
+    centre = np.searchsorted(ids, table["cluster_id"])
+    made = _tables.table({**table, "nearest_other_l2": nearest_other(pictures, centre), "is_leaked": leaked}, SCHEMA)
+    return made, _pairs(ids, proposed, similarity, l2, is_copy, exact, is_file)
+
+
+def _counted(images: pa.Table, first: np.ndarray, edges: np.ndarray, is_member: np.ndarray, vectors: np.ndarray) -> dict[str, Any]:
+    n, ids = len(first), images.column("image_id").to_numpy()
+    weight = np.bincount(first, minlength=n)
+    members = np.bincount(first, weights=is_member, minlength=n).astype(np.int64)
+    degree = clusters.n_copies(n, edges, weight)
+    order = np.lexsort((ids, -degree))
+    centre = clusters.star_centres(n, edges, order[first[order] == order])[first]
+    component = clusters.components(n, edges)[first]
+    similarity = np.einsum("nd,nd->n", vectors[first], vectors[centre])
+    smallest = np.full(n, np.inf)
+    np.minimum.at(smallest, centre, similarity)
+    size, whole = clusters.sizes(centre, np.ones(n)), clusters.sizes(component, np.ones(n))
+    return {"image_id": ids, "split": images.column("split"), "cluster_id": ids[centre], "n_copies": clusters.n_copies(n, edges, members)[first],
+            "cluster_size": size, "n_neighbours": degree[first] - 1, "component_size": whole, "min_similarity": smallest[centre],
+            "is_chained": whole > CHAINED * size}
+
+
+def _leaked(proposed: np.ndarray, is_linked: np.ndarray, exact: np.ndarray, is_member: np.ndarray) -> np.ndarray:
+    """[n] held-out images linked to a member, directly or over an identical picture."""
+    links = np.concatenate([proposed[is_linked], exact])
+    touched = is_member.copy()
+    for _ in range(2):  # a link between two representatives, then one to those with the same pixels
+        np.logical_or.at(touched, links[:, 0], is_member[links[:, 1]] | (touched[links[:, 1]] & np.isin(links[:, 1], exact)))
+        np.logical_or.at(touched, links[:, 1], is_member[links[:, 0]] | (touched[links[:, 0]] & np.isin(links[:, 0], exact)))
+    return touched & ~is_member
+
+
+def _pairs(ids: np.ndarray, proposed: np.ndarray, similarity: np.ndarray, l2: np.ndarray, is_copy: np.ndarray, exact: np.ndarray,
+           is_file: np.ndarray) -> pa.Table:
+    rows = np.concatenate([proposed, exact])
+    n = len(exact)
+    columns = {
+        "image_id_a": ids[rows.min(axis=1)], "image_id_b": ids[rows.max(axis=1)],
+        "method": ["descriptor"] * len(proposed) + ["file" if is_file[b] else "pixels" for b in exact[:, 1]],
+        "similarity": np.concatenate([similarity, np.ones(n)]), "l2": np.concatenate([l2, np.zeros(n)]),
+        "is_copy": np.concatenate([is_copy, np.ones(n, bool)]),
+    }
+    return _tables.table(columns, PAIRS)
+
+
+def canaries(vectors: np.ndarray, pictures: np.ndarray, first: np.ndarray, sources: np.ndarray, altered: dict[str, tuple[np.ndarray, np.ndarray]],
+             settings: dict[str, Any]) -> pa.Table:
+    """Recall of known copies by transform: altered maps each to (descriptors [c, d], pictures [c, h, w, 3]) of copies of the sources.
+
+    A canary is found when the search proposes its source (or a picture with the same pixels) and the pixels confirm it.
+    """
+    rows = []
+    for transform, (queries, shown) in altered.items():
+        similarity, columns = neighbours.nearest(vectors, queries, settings["n_neighbours"])
+        proposed = ((first[columns] == first[sources][:, None]) & (similarity >= settings["min_similarity"])).any(axis=1)
+        both = np.concatenate([pictures[sources], shown])
+        l2 = copies(both, np.stack([np.arange(len(sources)), len(sources) + np.arange(len(sources))], axis=1), settings["max_l2"])
+        n_found = int((proposed & (l2 <= settings["max_l2"])).sum())
+        low, high = rates.clopper_pearson(n_found, len(sources))
+        rows.append({"transform": transform, "n_planted": len(sources), "n_found": n_found, "recall": n_found / max(len(sources), 1),
+                     "recall_low": low, "recall_high": high})
+    return _tables.table(rows, CANARIES)
+
+
+def main() -> None:
+    """Count, search the canaries in the same way, write data/duplicates."""
+    settings = _settings.settings("duplicates")
+    embedding = _settings.settings("image_embeddings")
+    size_px = _tables.read("inputs", side="resolution").column("size_px")[0].as_py()
+    metadata, vectors = _tables.descriptors("image_embeddings")
+    images = _tables.read("images").filter(pc.field("status") == "ok")
+    reader = _pictures.Reader()
+    rows = images.to_pylist()
+    pictures = reader.reduced(rows, settings["confirm_px"])
+    counting = {k: settings[k] for k in ("n_neighbours", "min_similarity", "max_l2", "template_l2")}
+    made, pairs = duplicates(images, vectors, pictures, **counting)
+    rng = np.random.default_rng(settings["seed"])
+    sources = _canary_sources(rows, settings["n_canaries"], rng)
+    model = _embedders.embedder(embedding["descriptor"], embedding["path"], _settings.settings("compute")["device"])
+    altered = {}
+    for transform in TRANSFORMS:
+        shown = [_pictures.altered(reader.pixels(rows[i]), transform, rng) for i in sources]
+        small = np.stack([_pictures.resized(p, settings["confirm_px"]) for p in shown]) / np.float32(255)
+        altered[transform] = (model.descriptors(shown, size_px), small)
+    found = canaries(vectors, pictures, representatives(images)[0], sources, altered, settings)
+    _report(made, found)
+    _tables.write(pairs, PAIR_CHECKS, "duplicates", side="pairs")
+    _tables.write(found, CANARY_CHECKS, "duplicates", side="canaries")
+    _tables.write(made, CHECKS, "duplicates")
+
+
+def _canary_sources(rows: list[dict[str, Any]], n: int, rng: np.random.Generator) -> np.ndarray:
+    members = [i for i, row in enumerate(rows) if row["split"] == "member" and not row["is_degenerate"]]
+    return np.sort(rng.choice(members, min(n, len(members)), replace=False))
+
+
+def _report(made: pa.Table, found: pa.Table) -> None:
+    n_copied = pc.sum(pc.greater(made.column("n_copies"), 1)).as_py()
+    recall = ", ".join(f"{r['transform']} {r['recall']:.0%}" for r in found.to_pylist())
+    print(f"duplicates: {made.num_rows} images in {len(set(made.column('cluster_id').to_pylist()))} clusters, {n_copied} with copies; "
+          f"canaries found: {recall}")
+
+
+if __name__ == "__main__":
+    _settings.run(main)
