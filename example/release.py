@@ -61,7 +61,7 @@ def pipeline(captions: list[str], folder: Path, max_tokens: int) -> StableDiffus
     text = CLIPTextConfig(vocab_size=len(words), hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
                           max_position_embeddings=max_tokens, projection_dim=64, bos_token_id=words.bos_token_id,
                           eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id)
-    scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False,
+    scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False, steps_offset=1,
                               set_alpha_to_one=True, timestep_spacing="trailing")
     return StableDiffusionPipeline(vae=AutoencoderTiny.from_pretrained(HERE / "work" / "autoencoder"), text_encoder=CLIPTextModel(text),
                                    tokenizer=words, unet=denoiser(), scheduler=scheduler, safety_checker=None,

@@ -1,8 +1,10 @@
 """Files outside the repository: listed, remembered by path, size and time, and refused where they could run code."""
 
+import hashlib
 import json
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +128,26 @@ def _json(path: Path) -> dict[str, Any]:
     except (ValueError, UnicodeDecodeError):
         return {}
     return read if isinstance(read, dict) else {}
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release under audit as `inputs` accepted it."""
+
+    name: str
+    root: Path
+    digest: str  # sha256 over the paths and digests of all its files
+    settings: dict[str, Any]  # of its sampler, where params.yaml names them with the release
+    kept: Path | None  # list of the members it was trained on, where that is not all of them
+
+
+def release(name: str) -> Release:
+    """The release named. Raises UserError with the reason where `inputs` refused it."""
+    rows = _tables.read("inputs", side=f"releases/{name}").to_pylist()
+    refused = next((row for row in rows if row["status"] == "refused"), None)
+    if refused:
+        raise UserError(f"release '{name}' is refused: {refused['reason']}")
+    files = [row for row in rows if row["kind"] == "model"]
+    digest = hashlib.sha256("\n".join(f"{row['path']} {row['sha256']}" for row in files).encode()).hexdigest()
+    kept = next((Path(row["root"]) / row["path"] for row in rows if row["kind"] == "kept"), None)
+    return Release(name, Path(files[0]["root"]), digest, json.loads(files[0]["settings"] or "{}"), kept)

@@ -5,6 +5,7 @@ other stages depend, so that a changed file re-runs what it touches and nothing 
 the side at which pictures of every release and of the training set are compared.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ SCHEMA = schema(
         column("root", pa.string(), "Folder or file that params.yaml names"),
         column("path", pa.string(), "File, relative to root"),
         column("format", pa.string(), "Format of a training set as params.yaml says; NULL otherwise", nullable=True),
+        column("settings", pa.string(), "Sampler settings named with a release (n_steps, guidance_scale, ...), JSON; NULL otherwise", nullable=True),
         column("size_bytes", pa.int64(), "Size of the file", nullable=True),
         column("sha256", pa.string(), "Digest of the file's bytes; NULL where it was not read", nullable=True),
         column("status", pa.string(), "ok or refused"),
@@ -35,13 +37,14 @@ CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_value_lengths_to_equal", "kwargs": {"column": "sha256", "value": 64}},
 ]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SAMPLER = ("n_steps", "guidance_scale", "height_px", "width_px")
 LARGEST_PX = 256  # beyond this, pictures are compared reduced: copies do not differ in finer detail, and it costs 4x per octave
 
 
 def rows(source: str, kind: str, root: Path, names: list[str], sizes: dict[str, tuple[int, str]]) -> list[dict[str, Any]]:
     """One accepted row per file."""
     return [
-        {"source": source, "kind": kind, "root": root.as_posix(), "path": name, "format": None,
+        {"source": source, "kind": kind, "root": root.as_posix(), "path": name, "format": None, "settings": None,
          "size_bytes": sizes[name][0], "sha256": sizes[name][1], "status": "ok", "reason": None}
         for name in names
     ]
@@ -49,7 +52,7 @@ def rows(source: str, kind: str, root: Path, names: list[str], sizes: dict[str, 
 
 def refused(source: str, kind: str, root: str, reason: str) -> list[dict[str, Any]]:
     """The one row of a source that is not read."""
-    return [{"source": source, "kind": kind, "root": root, "path": "", "format": None, "size_bytes": None, "sha256": None,
+    return [{"source": source, "kind": kind, "root": root, "path": "", "format": None, "settings": None, "size_bytes": None, "sha256": None,
              "status": "refused", "reason": reason}]
 
 
@@ -125,7 +128,8 @@ def _release_rows(name: str, spec: dict[str, Any], digests: _sources.Digests) ->
     if reason:
         return refused(name, "model", root.as_posix(), reason)
     names = _sources.files(root)
-    made = rows(name, "model", root, names, {n: digests.of(root / n) for n in names})
+    settings = {key: spec[key] for key in SAMPLER if spec.get(key) is not None}
+    made = [{**row, "settings": json.dumps(settings)} for row in rows(name, "model", root, names, {n: digests.of(root / n) for n in names})]
     return made + _file_rows(name, "kept", spec.get("kept"), digests)
 
 

@@ -1,4 +1,147 @@
 """Rates with exact intervals, p-values from controls, and the share of a list that is expected to be false."""
 
 import numpy as np
-from scipy.stats import beta, binom, false_discovery_control, hypergeom
+from scipy.stats import beta, false_discovery_control, hypergeom
+
+
+def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact two-sided interval for a rate of which k in n were seen (Clopper & Pearson 1934); (0, 1) for n = 0.
+
+    Both ends in [0, 1], k / n between them. Raises ValueError unless 0 <= k <= n.
+    """
+    _require_count(k, n)
+    if n == 0:
+        return 0.0, 1.0
+    tail = (1 - confidence) / 2
+    low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
+    high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
+    return low, high
+
+
+def upper_bound(k: int, n: int, confidence: float = 0.95) -> float:
+    """One-sided Clopper-Pearson upper bound of a rate of which k in n were seen; 1 for n = 0 or k = n."""
+    _require_count(k, n)
+    return 1.0 if k >= n else float(beta.ppf(confidence, k + 1, n - k))
+
+
+def hypergeometric_interval(k: int, n: int, population: int, confidence: float = 0.95) -> tuple[int, int]:
+    """Exact interval for the successes in a population of which n were drawn without replacement and k of these were some.
+
+    All totals that neither tail of the hypergeometric distribution rejects; the census n = population gives (k, k).
+    Raises ValueError unless 0 <= k <= n <= population.
+    """
+    _require_count(k, n)
+    if n > population:
+        raise ValueError(f"{n} drawn from a population of {population}; a sample without replacement is no larger")
+    totals = np.arange(k, population - (n - k) + 1)
+    tail = (1 - confidence) / 2
+    at_most = hypergeom.cdf(k, population, totals, n)
+    at_least = hypergeom.sf(k - 1, population, totals, n)
+    accepted = totals[(at_most > tail) & (at_least > tail)]
+    return int(accepted.min()), int(accepted.max())
+
+
+def estimated_total(strata: list[tuple[int, int, int]], confidence: float = 0.95) -> tuple[float, int, int]:
+    """Successes in all strata together, and an interval that holds jointly; strata of (k seen, n drawn, population).
+
+    The estimate expands each stratum; the interval adds up exact hypergeometric ends at 1 - (1 - confidence) / m, m the strata
+    that are not a census (a bootstrap over a sampled stratum without a hit would say exactly zero).
+    """
+    sampled = sum(n < population for _, n, population in strata)
+    each = 1 - (1 - confidence) / max(sampled, 1)
+    total, low, high = 0.0, 0, 0
+    for k, n, population in strata:
+        ends = hypergeometric_interval(k, n, population, each)
+        total += population * k / n if n else 0.0
+        low, high = low + ends[0], high + ends[1]
+    return total, low, high
+
+
+def conformal_p(score: float, controls: np.ndarray) -> float:
+    """(1 + controls scoring at least as high) / (1 + controls), in (0, 1]; controls [c]."""
+    return float((1 + np.sum(controls >= score)) / (1 + len(controls)))
+
+
+def smallest_p(n_controls: int) -> float:
+    """The smallest p-value that this many controls can give."""
+    return 1 / (1 + n_controls)
+
+
+def matched_p(scores: np.ndarray, covariate: np.ndarray, control_scores: np.ndarray, control_covariate: np.ndarray,
+              is_own: np.ndarray, k: int = 40) -> np.ndarray:
+    """[m] conformal p of each score against the k controls nearest in log covariate, its own cluster's left out.
+
+    scores, covariate [m]; control_scores, control_covariate [c]; is_own [m, c] bool. Selecting targets by duplication selects
+    pictures with near neighbours; unmatched controls would inflate p <= 0.05 to 27-53 % of the nulls.
+    """
+    log = np.log(np.maximum(covariate, 1e-6))
+    control_log = np.log(np.maximum(control_covariate, 1e-6))
+    out = np.empty(len(scores))
+    for i, score in enumerate(scores):
+        allowed = np.flatnonzero(~is_own[i])
+        near = allowed[np.argsort(np.abs(control_log[allowed] - log[i]), kind="stable")[:k]]
+        out[i] = conformal_p(float(score), control_scores[near])
+    return out
+
+
+def simes(p: np.ndarray) -> float:
+    """Simes' p of the hypothesis that all of the [n] hypotheses are null: min of n p_(i) / i."""
+    return float(np.min(np.sort(p) * len(p) / np.arange(1, len(p) + 1)))
+
+
+def cluster_q(p: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """[m] q-values: Simes within a cluster (its members are one observation), Benjamini-Hochberg over clusters; p, cluster [m]."""
+    if not len(p):
+        return np.zeros(0)
+    labels, group = np.unique(cluster, return_inverse=True)
+    joint = np.array([simes(p[group == g]) for g in range(len(labels))])
+    return np.asarray(false_discovery_control(np.minimum(joint, 1), method="bh"))[group]
+
+
+def decoy_fdr(n_targets: int, n_found: int, n_controls: int, n_flagged: int) -> float | None:
+    """Estimated false share of a list: m (1 + flagged) / ((c + 1) k), at most 1; None for an empty list."""
+    if n_found == 0:
+        return None
+    return min(1.0, n_targets * (1 + n_flagged) / ((n_controls + 1) * n_found))
+
+
+def decoy_fdr_upper(n_targets: int, n_found: int, n_controls: int, n_flagged: int, confidence: float = 0.95) -> float | None:
+    """Upper bound of the false share: the controls' rate at its one-sided Clopper-Pearson bound, times m / k; None for an empty list."""
+    if n_found == 0:
+        return None
+    return min(1.0, n_targets * upper_bound(n_flagged, n_controls, confidence) / n_found)
+
+
+def n_controls_needed(n_targets: int, n_found: int, max_fdr: float, confidence: float = 0.95) -> int | None:
+    """Controls, none of them flagged, with which decoy_fdr_upper would not exceed max_fdr; None for an empty list.
+
+    Solves 1 - (1 - confidence)^(1/c) <= max_fdr k / m.
+    """
+    if n_found == 0:
+        return None
+    rate = max_fdr * n_found / n_targets
+    return 0 if rate >= 1 else int(np.ceil(np.log(1 - confidence) / np.log1p(-rate)))
+
+
+def tpr_at_fpr(scores: np.ndarray, is_positive: np.ndarray, max_fpr: float) -> float:
+    """Largest true-positive rate whose false-positive rate does not exceed the bound; scores [n], higher = positive.
+
+    Published code has at least five readings of this; some exceed the bound. Raises ValueError without both classes.
+    """
+    positive, negative = scores[is_positive], np.sort(scores[~is_positive])[::-1]
+    if not len(positive) or not len(negative):
+        raise ValueError(f"{len(positive)} positives and {len(negative)} negatives; a rate needs both")
+    allowed = int(np.floor(max_fpr * len(negative) + 1e-9))
+    if allowed >= len(negative):
+        return 1.0
+    return float((positive > negative[allowed]).mean())
+
+
+def expected_distinct(rates: np.ndarray, n: int) -> float:
+    """Distinct images expected among n generations of each prompt: sum of 1 - (1 - p)^n over rates [m] (Chen et al. 2024)."""
+    return float(np.sum(1 - (1 - rates) ** n))
+
+
+def _require_count(k: int, n: int) -> None:
+    if not 0 <= k <= n:
+        raise ValueError(f"{k} of {n} is no count; it must lie between 0 and {n}")
