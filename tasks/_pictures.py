@@ -228,3 +228,19 @@ class Reader:
 def _image_column(shard: Path) -> pa.ChunkedArray:
     names = {_field(c): c for c in pq.read_schema(shard).names}
     return pq.read_table(shard, columns=[names["image"]]).column(0)
+
+
+class GenerationReader:
+    """Canonical pictures of a release's generations by place; the last shards read stay open."""
+
+    def __init__(self, release: str) -> None:
+        folder = _tables.folder("generations", release) / "pictures"
+        self.column = lru_cache(maxsize=4)(lambda shard: pq.read_table(folder / shard, columns=["png"]).column(0))
+
+    def pixels(self, row: dict[str, Any]) -> np.ndarray:
+        """[h, w, 3] uint8 of a row of `generations` (shard, position)."""
+        return canonical(self.column(row["shard"])[row["position"]].as_py())
+
+    def reduced(self, rows: list[dict[str, Any]], side: int) -> np.ndarray:
+        """[n, side, side, 3] float32 in [0, 1] of rows of `generations`, in their order."""
+        return np.stack([resized(self.pixels(row), side) for row in rows]) / np.float32(255)

@@ -12,6 +12,7 @@ import numpy as np
 from tasks._settings import UserError
 from tasks._sources import Release
 
+DEFAULTS = ("n_steps", "guidance_scale", "height_px", "width_px")  # the sampler's settings that params.yaml may give
 ALPHA_FLOOR = 1e-3  # below this share of signal a noise prediction converted from v vanishes
 
 
@@ -42,15 +43,12 @@ class Sampler:
             raise UserError("the release makes pictures that are not numbers (NaN); check its weights and dtype")
         return np.rint(floats * 255).astype(np.uint8), n_evaluations
 
-    def noise_norms(self, captions: list[str], seeds: list[list[int]]) -> tuple[np.ndarray | None, int]:
-        """[n, s] text-conditional noise norm of the first step, and evaluations per prompt; None without a guidance pair.
+    def noise_norms(self, captions: list[str], seeds: list[list[int]]) -> np.ndarray:
+        """[n, s] text-conditional noise norm of the first step; each costs two evaluations. Needs has_guidance_pair.
 
         The model's own prediction (epsilon or v) on start noise at the sampler's first timestep with alpha_bar >= ALPHA_FLOOR.
         """
-        if not self.has_guidance_pair:
-            return None, 0
-        rows = [self._norms_of(c, s) for c, s in zip(captions, seeds, strict=True)]
-        return np.stack(rows), 2 * len(seeds[0])
+        return np.stack([self._norms_of(c, s) for c, s in zip(captions, seeds, strict=True)])
 
     @property
     def has_guidance_pair(self) -> bool:

@@ -33,6 +33,8 @@ def hypergeometric_interval(k: int, n: int, population: int, confidence: float =
     _require_count(k, n)
     if n > population:
         raise ValueError(f"{n} drawn from a population of {population}; a sample without replacement is no larger")
+    if n == 0:
+        return 0, population
     totals = np.arange(k, population - (n - k) + 1)
     tail = (1 - confidence) / 2
     at_most = hypergeom.cdf(k, population, totals, n)

@@ -3,7 +3,10 @@
 import numpy as np
 from scipy.ndimage import binary_opening
 
+from tasks.measures import cliques, distances
 from tasks.measures.distances import tile_slices
+
+SAME_LAYOUT_L2 = 0.05  # inside the mask: prints of one layout
 
 
 def tile_std(pictures: np.ndarray, tiles: int = 4) -> np.ndarray:
@@ -69,3 +72,29 @@ def masked_l2(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
     if not mask.any():
         raise ValueError("masked_l2 of an empty mask; ask region_share for a region that holds anything first")
     return float(np.sqrt(np.square(np.subtract(a[mask], b[mask], dtype=np.float64)).mean()))
+
+
+def shared_template(
+    pictures: np.ndarray, library: np.ndarray, settings: dict[str, float], max_l2: float, max_margin: float
+) -> tuple[int, float] | None:
+    """Row of the library [n, p, p, 3] whose fixed region the generations [g, p, p, 3] share, and its share of variance; or None.
+
+    A clique of generations of which at least half of the tiles agree; a region that is fixed over it, holds template_share of the
+    variance and is not the whole picture (then it would be a copy); inside its mask verbatim to one picture, and clearly closer
+    than to pictures of other layouts (those not within 0.05 of it inside the mask). settings: edge_l2, clique_size,
+    template_share. After Webster 2023.
+    """
+    edges = template_edges(distances.pairwise_tiles(pictures), tile_std(pictures), settings["edge_l2"])
+    members, _ = cliques.largest_clique(edges)
+    if len(members) < settings["clique_size"]:
+        return None
+    mask = fixed_region(pictures[members])
+    mean = pictures[members].mean(axis=0)
+    if not mask.any() or mask.all() or region_share(mean, mask) < settings["template_share"]:
+        return None
+    inside = np.sqrt(np.square(library[:, mask] - mean[mask]).mean(axis=(1, 2)))
+    nearest = int(inside.argmin())
+    layout = np.sqrt(np.square(library[:, mask] - library[nearest][mask]).mean(axis=(1, 2))) <= SAME_LAYOUT_L2
+    other = float(inside[~layout].min(initial=np.inf))
+    is_match = inside[nearest] <= max_l2 and distances.margin(float(inside[nearest]), other) <= max_margin
+    return (nearest, region_share(mean, mask)) if is_match else None

@@ -1,0 +1,298 @@
+"""The verdict on each prompt. One row per prompt.
+
+Is it a copy? is decided on the pair alone: the medoid of the prompt's generations and the picture it is nearest to. Would we have
+said so anyway? is answered beside it by the controls: p- and q-values describe the list, they decide no pair.
+"""
+
+import csv
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks import _pictures, _settings, _sources, _tables
+from tasks._tables import column, schema
+from tasks.measures import distances, rates, templates, thumbnails, verdicts
+from tasks.measures.identity import hash63
+
+SCHEMA = schema(
+    ["finding_id"],
+    [
+        column("finding_id", pa.int64(), "63-bit hash of (release, prompt_id)"),
+        column("release", pa.string(), "Release under audit"),
+        column("prompt_id", pa.int64(), "The prompt"),
+        column("generation_id", pa.int64(), "Medoid of its generations, chosen among them alone; NULL where not sampled", nullable=True),
+        column("image_id", pa.int64(), "Picture the medoid is matched to, or is nearest to; NULL where not sampled", nullable=True),
+        column("cluster_id", pa.int64(), "Cluster of that picture", nullable=True),
+        column("split", pa.string(), "member or held_out: where that picture is from", nullable=True),
+        column("arm", pa.string(), "Arm of the prompt"),
+        column("seed", pa.int64(), "Seed of the medoid", nullable=True),
+        column("match_type", pa.string(), "verbatim, near_copy, template, undecided (a clique without a confirmed image) or none"),
+        column("l2_band", pa.string(), "0.05, 0.10 or 0.15: the band of a verbatim match; NULL otherwise", nullable=True),
+        column("n_generations", pa.int32(), "Pictures drawn"),
+        column("n_evaluations", pa.int64(), "Denoiser evaluations spent on the prompt, screen included"),
+        column("n_judged", pa.int32(), "Pictures of the first round and the fresh ones: stopping does not bias these"),
+        column("n_hits", pa.int32(), "Of these, single generations that are verbatim to the finding's cluster"),
+        column("hit_rate", pa.float64(), "n_hits / n_judged; NULL where not sampled", nullable=True),
+        column("hit_rate_low", pa.float64(), "Lower end of its 95 % Clopper-Pearson interval", nullable=True),
+        column("hit_rate_high", pa.float64(), "Upper end of its 95 % Clopper-Pearson interval", nullable=True),
+        column("clique_size", pa.int32(), "Largest clique of generations that agree", nullable=True),
+        column("l2", pa.float32(), "Of the medoid to the picture", nullable=True),
+        column("tiled_l2", pa.float32(), "Of the medoid to the picture", nullable=True),
+        column("adaptive_l2", pa.float32(), "Of the medoid to the picture", nullable=True),
+        column("margin", pa.float32(), "Of the medoid to the picture's cluster", nullable=True),
+        column("similarity", pa.float32(), "Cosine of the descriptors of the medoid and the picture", nullable=True),
+        column("closest_l2", pa.float32(), "Smallest l2 of any generation of the prompt to the picture's cluster", nullable=True),
+        column("template_share", pa.float32(), "Share of variance in the fixed region; NULL but for templates", nullable=True),
+        column("eidetic_k", pa.int32(), "Training images within 0.05 of the picture, itself included; NULL for an image never seen", nullable=True),
+        column("eidetic_k_10", pa.int32(), "The same within 0.10", nullable=True),
+        column("eidetic_k_15", pa.int32(), "The same within 0.15", nullable=True),
+        column("n_copies", pa.int32(), "Copies of the picture this release was trained on", nullable=True),
+        column("thumbnail_px", pa.int32(), "Side of the smallest thumbnail of the picture as close as the generation; NULL unless extracted", nullable=True),
+        column("code_bytes", pa.int32(), "Entropy-coded size of that thumbnail; NULL unless extracted", nullable=True),
+        column("search_bits", pa.float64(), "Bits the search put in: log2(generations x prompts) + 8 x caption bytes", nullable=True),
+        column("p_value", pa.float64(), "Rank of its closeness to its own image among matched controls; NULL for controls and custom prompts", nullable=True),
+        column("q_value", pa.float64(), "Benjamini-Hochberg over clusters (Simes within), per arm", nullable=True),
+        column("is_own_image", pa.bool_(), "Whether the picture is the one whose caption was the prompt, or its copy", nullable=True),
+        column("is_flagged", pa.bool_(), "Matched to a held-out image: a false alarm, never an extraction"),
+        column("is_extracted", pa.bool_(), "verbatim, near_copy or template of a training image"),
+    ],
+)
+CHECKS: list[dict[str, Any]] = [
+    {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "match_type", "value_set": list(verdicts.MATCH_TYPES)}},
+    {"type": "expect_column_pair_values_a_to_be_greater_than_b", "kwargs": {
+        "column_A": "hit_rate_high", "column_B": "hit_rate_low", "or_equal": True, "ignore_row_if": "either_value_is_missing"}},
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "p_value", "min_value": 0, "max_value": 1, "strict_min": True}},
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "q_value", "min_value": 0, "max_value": 1}},
+    {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "is_flagged", "max_value": 0.05}},
+]
+DELTAS = {"eidetic_k": 0.05, "eidetic_k_10": 0.10, "eidetic_k_15": 0.15}
+N_SCORED = 8  # generations that every sampled prompt has: scores are the best of these, for targets and controls alike
+JPEG_QUALITY = 75
+TARGET_ARMS = ("duplicated", "outlier", "singleton")
+COPIED = ("l2", "tiled_l2", "adaptive_l2", "margin", "similarity", "image_id", "cluster_id", "split")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one sampled prompt."""
+
+    prompt: dict[str, Any]  # its row of prompts
+    sampling: dict[str, Any]  # its row of sampling
+    generations: list[dict[str, Any]]  # its rows of generations, by index
+    matches: dict[int, list[dict[str, Any]]]  # rows of matches by generation_id
+
+
+def near_copy_similarity(evidence: list[Evidence]) -> float:
+    """99th percentile, over controls, of a control's best similarity to its own image; above 1 (no near copy) without controls."""
+    best = [max((m["similarity"] for rows in e.matches.values() for m in rows if m["is_own_cluster"]), default=-1.0)
+            for e in evidence if e.prompt["arm"] == "held_out"]
+    return float(np.quantile(best, 0.99, method="higher")) if best else 2.0
+
+
+def verdict(rows: list[dict[str, Any]], sampling: dict[str, Any], min_similarity: float, s: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
+    """Match type of a medoid and the row of its matches that it rests on, the nearest in pixels where there is no match."""
+    ordered = sorted(rows, key=lambda m: (m["l2"], m["image_id"]))
+    for m in ordered:
+        if verdicts.is_verbatim(m["l2"], m["margin"], s["verbatim_l2"], s["verbatim_margin"]):
+            return "verbatim", m
+    for m in ordered:
+        if verdicts.is_near_copy(m["similarity"], m["margin"], min_similarity, s["near_copy_margin"]):
+            return "near_copy", m
+    nearest = ordered[0] if ordered else None
+    return ("undecided" if sampling["clique_size"] >= s["clique_size"] else "none"), nearest
+
+
+def hits(evidence: Evidence, cluster_id: int, s: dict[str, Any]) -> tuple[int, int]:
+    """Verbatim generations of a cluster and pictures judged, over the first round and the fresh ones."""
+    judged = [g for g in evidence.generations if g["index"] < N_SCORED or g["is_fresh"]]
+    n_hits = sum(any(m["cluster_id"] == cluster_id and verdicts.is_verbatim(m["l2"], m["margin"], s["verbatim_l2"], s["verbatim_margin"])
+                     for m in evidence.matches.get(g["generation_id"], [])) for g in judged)
+    return n_hits, len(judged)
+
+
+def score(evidence: Evidence) -> float:
+    """Minus the smallest margin to the own image among the first N_SCORED generations; -inf without one."""
+    own = [m["margin"] for g in evidence.generations if g["index"] < N_SCORED
+           for m in evidence.matches.get(g["generation_id"], []) if m["is_own_cluster"] and m["margin"] is not None]
+    return -min(own) if own else -np.inf
+
+
+def finding(evidence: Evidence, min_similarity: float, s: dict[str, Any]) -> dict[str, Any]:
+    """The row of one sampled prompt, less what needs pictures, the training set's counts and the other prompts."""
+    medoid = evidence.sampling["medoid_generation_id"]
+    kind, match = verdict(evidence.matches.get(medoid, []), evidence.sampling, min_similarity, s)
+    row: dict[str, Any] = dict.fromkeys(COPIED)
+    row |= {name: match[name] for name in COPIED} if match else {}
+    n_hits, n_judged = hits(evidence, row["cluster_id"], s)
+    low, high = rates.clopper_pearson(n_hits, n_judged)
+    near = [m["l2"] for rows in evidence.matches.values() for m in rows if m["cluster_id"] == row["cluster_id"]]
+    return row | {
+        "generation_id": medoid, "match_type": kind, "l2_band": verdicts.l2_band(row["l2"]) if kind == "verbatim" else None,
+        "n_generations": evidence.sampling["n_generations"], "n_judged": n_judged, "n_hits": n_hits, "hit_rate": n_hits / n_judged,
+        "hit_rate_low": low, "hit_rate_high": high, "clique_size": evidence.sampling["clique_size"],
+        "closest_l2": min(near, default=None), "seed": next(g["seed"] for g in evidence.generations if g["generation_id"] == medoid),
+        "is_own_image": row["cluster_id"] is not None and row["cluster_id"] == evidence.prompt["cluster_id"]}
+
+
+def p_and_q(rows: list[dict[str, Any]], scores: dict[int, float], nearest_other: dict[int, float], n_matched: int) -> None:
+    """Set p_value and q_value of the targets, against controls matched in density; scores and nearest_other by prompt_id."""
+    controls = [r for r in rows if r["arm"] == "held_out"]
+    for arm in TARGET_ARMS:
+        of_arm = [r for r in rows if r["arm"] == arm]
+        if not of_arm or not controls:
+            continue
+        pick = lambda values, of: np.array([values[r["prompt_id"]] for r in of], float)  # noqa: E731
+        own = np.array([[r["own_cluster"] == c["own_cluster"] for c in controls] for r in of_arm])
+        p = rates.matched_p(pick(scores, of_arm), pick(nearest_other, of_arm), pick(scores, controls), pick(nearest_other, controls), own, n_matched)
+        q = rates.cluster_q(p, np.array([r["own_cluster"] for r in of_arm]))
+        for r, p_value, q_value in zip(of_arm, p, q, strict=True):
+            r["p_value"], r["q_value"] = float(p_value), float(q_value)
+
+
+def findings(evidence: list[Evidence], unsampled: list[dict[str, Any]], nearest_other: dict[int, float], *, release: str,
+             screen_evaluations: dict[int, int], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """All rows, less what `described` adds; unsampled are the rows of prompts that the screen dropped, nearest_other is by image_id."""
+    threshold = settings["near_copy_similarity"] or near_copy_similarity(evidence)
+    rows = []
+    for e in evidence:
+        rows.append(finding(e, threshold, settings) | _of_prompt(e.prompt, release, e.sampling["n_evaluations"] + screen_evaluations[e.prompt["prompt_id"]]))
+    for prompt in unsampled:
+        empty = dict.fromkeys([*COPIED, "generation_id", "l2_band", "hit_rate", "hit_rate_low", "hit_rate_high", "clique_size", "closest_l2", "seed", "is_own_image"])
+        rows.append(empty | {"match_type": "none", "n_generations": 0, "n_judged": 0, "n_hits": 0} |
+                    _of_prompt(prompt, release, screen_evaluations[prompt["prompt_id"]]))
+    scores = {e.prompt["prompt_id"]: score(e) for e in evidence} | {p["prompt_id"]: -np.inf for p in unsampled}
+    density = {r["prompt_id"]: nearest_other.get(r["own_image"]) or 1.0 for r in rows}
+    p_and_q(rows, scores, density, settings["n_matched_controls"])
+    return rows
+
+
+def _of_prompt(prompt: dict[str, Any], release: str, n_evaluations: int) -> dict[str, Any]:
+    return {"finding_id": hash63(release, str(prompt["prompt_id"])), "release": release, "prompt_id": prompt["prompt_id"], "arm": prompt["arm"],
+            "n_evaluations": n_evaluations, "own_cluster": prompt["cluster_id"], "own_image": prompt["image_id"], "caption": prompt["caption"],
+            "p_value": None, "q_value": None, "template_share": None}
+
+
+def described(row: dict[str, Any], generated: np.ndarray, training: np.ndarray, near: np.ndarray, n_searched: tuple[int, int]) -> dict[str, Any]:
+    """How much of the picture came back, for an extracted one: thumbnail_px, code_bytes, search_bits and eidetic_k at three deltas.
+
+    generated, training [h, w, 3]; near [n] = l2 of the picture to every training image of the release; n_searched = generations
+    and prompts of the audit.
+    """
+    side = thumbnails.thumbnail_px(generated, training)
+    small = _pictures.resized(np.rint(training * 255).astype(np.uint8), side)
+    return {"thumbnail_px": side, "code_bytes": _pictures.scan_size(small, JPEG_QUALITY),
+            "search_bits": thumbnails.search_bits(*n_searched, len(row["caption"].encode())),
+            **{name: distances.eidetic_k(near, delta) for name, delta in DELTAS.items()}}
+
+
+def copies_in_release(pairs: pa.Table, members: set[int]) -> dict[int, int]:
+    """n_copies by image_id among the members a release was trained on: confirmed neighbours and the image itself."""
+    counted = dict.fromkeys(members, 1)
+    for row in pairs.filter(pc.field("is_copy")).select(["image_id_a", "image_id_b"]).to_pylist():
+        for one, other in ((row["image_id_a"], row["image_id_b"]), (row["image_id_b"], row["image_id_a"])):
+            if other in members:
+                counted[one] = counted.get(one, 0) + 1
+    return counted
+
+
+def main(release: str) -> None:
+    """Judge every prompt; write data/findings/<release>."""
+    settings = _settings.settings("findings") | {k: _settings.settings("generations")[k] for k in ("clique_size", "edge_l2")}
+    size_px = _tables.read("inputs", side="resolution").column("size_px")[0].as_py()
+    prompts = {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()}
+    evidence, unsampled = _evidence(release, prompts)
+    counted = {r["image_id"]: r for r in _tables.read("duplicates").to_pylist()}
+    images = {r["image_id"]: r for r in _tables.read("images").to_pylist() if r["status"] == "ok"}
+    screen = {r["prompt_id"]: r["n_evaluations"] for r in _tables.read("screening", release).to_pylist()}
+    rows = findings(evidence, unsampled, {i: r["nearest_other_l2"] for i, r in counted.items()}, release=release, screen_evaluations=screen,
+                    settings=settings)
+    members = _members(release, images)
+    library = _Library(images, members, size_px)
+    generated = _pictures.GenerationReader(release)
+    of_prompt = {e.prompt["prompt_id"]: e for e in evidence}
+    n_copies = _copies(pairs=_tables.read("duplicates", side="pairs"), members=members, counted=counted)
+    n_searched = (sum(r["n_generations"] for r in rows), len(rows))
+    for row in rows:
+        e = of_prompt.get(row["prompt_id"])
+        if e and row["match_type"] in ("none", "undecided") and row["n_generations"]:
+            _as_template(row, generated.reduced([g for g in e.generations if g["status"] == "ok" and not g["is_fresh"]], size_px), library, settings)
+        is_match = row["match_type"] in verdicts.EXTRACTED
+        row |= {"is_flagged": is_match and row["split"] == "held_out", "is_extracted": is_match and row["split"] == "member"}
+        row |= dict.fromkeys(["thumbnail_px", "code_bytes", "search_bits", *DELTAS]) | {"n_copies": n_copies.get(row["image_id"], 0) if row["image_id"] else None}
+        if row["is_extracted"]:
+            medoid = next(g for g in e.generations if g["generation_id"] == row["generation_id"])
+            row |= described(row, generated.reduced([medoid], size_px)[0], library.picture(row["image_id"]), library.l2_to_members(row["image_id"]), n_searched)
+    table = _tables.table([{name: r[name] for name in SCHEMA.names} for r in rows], SCHEMA)
+    print(f"findings: '{release}': {pc.sum(table.column('is_extracted')).as_py()} extracted, {pc.sum(table.column('is_flagged')).as_py()} controls flagged, "
+          f"of {table.num_rows} prompts")
+    _tables.write(table, CHECKS, "findings", release)
+
+
+def _as_template(row: dict[str, Any], pictures: np.ndarray, library: "_Library", settings: dict[str, Any]) -> None:
+    """Turn the row into a template finding where its generations share the fixed region of one."""
+    chosen = {k: settings[k] for k in ("edge_l2", "clique_size", "template_share")}
+    found = templates.shared_template(pictures, library.pictures, chosen, settings["verbatim_l2"], settings["verbatim_margin"])
+    if found:
+        image = library.rows[found[0]]
+        row |= {"match_type": "template", "template_share": found[1], "image_id": image["image_id"], "split": image["split"]}
+
+
+def _evidence(release: str, prompts: dict[int, dict[str, Any]]) -> tuple[list[Evidence], list[dict[str, Any]]]:
+    """Evidence of the sampled prompts, and the prompts that were not sampled, both in order of prompt_id."""
+    by_prompt: dict[int, list[dict[str, Any]]] = {}
+    for row in _tables.read("generations", release).sort_by([("prompt_id", "ascending"), ("index", "ascending")]).to_pylist():
+        by_prompt.setdefault(row["prompt_id"], []).append(row)
+    matched: dict[int, dict[int, list[dict[str, Any]]]] = {}
+    for row in _tables.read("matches", release).to_pylist():
+        matched.setdefault(row["prompt_id"], {}).setdefault(row["generation_id"], []).append(row)
+    sampled, unsampled = [], []
+    for row in _tables.read("generations", release, side="sampling").to_pylist():
+        prompt = prompts[row["prompt_id"]]
+        if row["n_generations"]:
+            sampled.append(Evidence(prompt, row, by_prompt[row["prompt_id"]], matched.get(row["prompt_id"], {})))
+        else:
+            unsampled.append(prompt)
+    return sampled, unsampled
+
+
+def _members(release: str, images: dict[int, dict[str, Any]]) -> set[int]:
+    """image_ids of the members the release was trained on: all, but for one that names a list of keys."""
+    kept = _sources.release(release).kept
+    members = {i for i, row in images.items() if row["split"] == "member"}
+    if kept is None:
+        return members
+    with kept.open(newline="", encoding="utf-8") as file:
+        keys = {row["key"] for row in csv.DictReader(file)}
+    return {i for i in members if images[i]["key"] in keys}
+
+
+def _copies(pairs: pa.Table, members: set[int], counted: dict[int, dict[str, Any]]) -> dict[int, int]:
+    """n_copies of each image in the release; where all members count, those of `duplicates`."""
+    everyone = {i for i, r in counted.items() if r["split"] == "member"}
+    return {i: r["n_copies"] for i, r in counted.items()} if members == everyone else copies_in_release(pairs, members)
+
+
+class _Library:
+    """Pictures of the training and held-out images at the audit's resolution, read once."""
+
+    def __init__(self, images: dict[int, dict[str, Any]], members: set[int], size_px: int) -> None:
+        self.rows = [images[i] for i in sorted(images)]
+        self.pictures = _pictures.Reader().reduced(self.rows, size_px)
+        self.position = {row["image_id"]: i for i, row in enumerate(self.rows)}
+        self.is_member = np.array([row["image_id"] in members for row in self.rows], bool)
+
+    def picture(self, image_id: int) -> np.ndarray:
+        """[s, s, 3] of an image."""
+        return self.pictures[self.position[image_id]]
+
+    def l2_to_members(self, image_id: int) -> np.ndarray:
+        """[m] l2 of an image to the members of the release."""
+        flat = self.pictures[self.is_member].reshape(int(self.is_member.sum()), -1)
+        return distances.pairwise_l2(self.picture(image_id).reshape(1, -1), flat)[0]
+
+
+if __name__ == "__main__":
+    _settings.run(main)

@@ -1,0 +1,208 @@
+"""Pictures generated from the prompts. One row per generation.
+
+Each prompt is drawn in doubling rounds until its clique is complete, until a prompt worth finding would have shown more, or to
+the budget. Beside the table: `sampling`, one row per prompt, and pictures/, Parquet shards of PNG bytes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks import _pictures, _pipelines, _settings, _shards, _sources, _tables
+from tasks._tables import column, schema
+from tasks.measures import cliques, distances, stopping
+from tasks.measures.identity import hash63, require_distinct
+
+SCHEMA = schema(
+    ["generation_id"],
+    [
+        column("generation_id", pa.int64(), "63-bit hash of (prompt_id, index): the same in every release"),
+        column("release", pa.string(), "Release under audit"),
+        column("prompt_id", pa.int64(), "The prompt"),
+        column("index", pa.int32(), "Number of the picture within its prompt, from 0"),
+        column("seed", pa.int64(), "Seed of its start noise, a hash of (generations.seed, prompt_id, index)"),
+        column("shard", pa.string(), "File under pictures/ that holds the picture"),
+        column("position", pa.int32(), "Row of the picture in its shard"),
+        column("sha256", pa.string(), "Digest of the pixels"),
+        column("n_evaluations", pa.int32(), "Denoiser evaluations it took"),
+        column("is_fresh", pa.bool_(), "Drawn after the prompt had stopped: hit rates are judged on these and the first round"),
+        column("status", pa.string(), "ok, or degenerate (blank, flat or blacked out: never matched)"),
+        column("reason", pa.string(), "Why it is not ok; NULL otherwise", nullable=True),
+    ],
+)
+SAMPLING = schema(
+    ["prompt_id"],
+    [
+        column("prompt_id", pa.int64(), "The prompt"),
+        column("release", pa.string(), "Release under audit"),
+        column("n_generations", pa.int32(), "Pictures drawn"),
+        column("n_evaluations", pa.int64(), "Denoiser evaluations spent on them"),
+        column("stop_reason", pa.string(), "clique, futile, budget or not_sampled"),
+        column("clique_size", pa.int32(), "Largest clique of generations that agree (1: no two do); NULL where not sampled", nullable=True),
+        column("is_exact_clique", pa.bool_(), "Whether that size is proven; NULL where not sampled", nullable=True),
+        column("clique_mean_distance", pa.float32(), "Mean tiled l2 within the clique; NULL without a pair", nullable=True),
+        column("medoid_generation_id", pa.int64(), "The picture nearest to the others of the clique; NULL where not sampled", nullable=True),
+        column("protocol_digest", pa.string(), "Digest of prompts, settings, thresholds and stack, fixed before the first picture"),
+    ],
+)
+CHECKS: list[dict[str, Any]] = [
+    {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "status", "value_set": ["ok", "degenerate"]}},
+    {"type": "expect_column_value_lengths_to_equal", "kwargs": {"column": "sha256", "value": 64}},
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "n_evaluations", "min_value": 1}},
+]
+SAMPLING_CHECKS: list[dict[str, Any]] = [
+    {"type": "expect_column_values_to_be_in_set",
+     "kwargs": {"column": "stop_reason", "value_set": ["clique", "futile", "budget", "not_sampled"]}},
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "clique_size", "min_value": 1}},
+]
+PICTURES_PER_SHARD = 4096
+COMPARE_PX = 64  # agreement of generations is judged at this side: 16 tiles of 16 px
+
+
+def seed_of(seed: int, prompt_id: int, index: int) -> int:
+    """Seed of one picture's start noise, in [0, 2^63)."""
+    return hash63(str(seed), str(prompt_id), str(index))
+
+
+def clique_of(pictures: np.ndarray, edge_l2: float) -> tuple[np.ndarray, bool, np.ndarray]:
+    """Largest clique of the pictures [n, h, w, 3] in [0, 1] (rows, proven?) and their tiled l2 [n, n]; degenerate ones have no edge."""
+    tiled = distances.pairwise_tiled_l2(pictures)
+    flat = distances.is_degenerate(pictures)
+    members, is_exact = cliques.largest_clique((tiled < edge_l2) & ~flat[:, None] & ~flat[None, :])
+    return members, is_exact, tiled
+
+
+def stop_reason(largest: int, n: int, settings: dict[str, Any]) -> str | None:
+    """Why a prompt needs no more pictures after n of them, or None."""
+    rounds = stopping.cumulative_rounds(settings["first"], settings["budget"])
+    if not settings["exhaustive"]:
+        if largest >= settings["clique_size"]:
+            return "clique"
+        if stopping.is_futile(largest, n, settings["min_rate"], settings["miss_probability"], 1):
+            return "futile"
+    return "budget" if n >= rounds[-1] else None
+
+
+def sampled(draw: Callable[[int, int], np.ndarray], settings: dict[str, Any]) -> tuple[np.ndarray, str, int]:
+    """All pictures [n, h, w, 3] uint8 of one prompt, why drawing stopped, and after how many; draw(start, stop) makes some of them."""
+    rounds = stopping.cumulative_rounds(settings["first"], settings["budget"])
+    pictures = draw(0, rounds[0])
+    for n in rounds:
+        if n > len(pictures):
+            pictures = np.concatenate([pictures, draw(len(pictures), n)])
+        largest = len(clique_of(_compared(pictures), settings["edge_l2"])[0])
+        reason = stop_reason(largest, n, settings)
+        if reason:
+            break
+    n_stopped = len(pictures)
+    if reason == "clique" and settings["n_fresh"]:
+        pictures = np.concatenate([pictures, draw(n_stopped, n_stopped + settings["n_fresh"])])
+    return pictures, str(reason), n_stopped
+
+
+def _compared(pictures: np.ndarray) -> np.ndarray:
+    """[n, s, s, 3] float32 in [0, 1] at the side where agreement is judged."""
+    side = min(COMPARE_PX, *pictures.shape[1:3])
+    return np.stack([_pictures.resized(p, side) for p in pictures]) / np.float32(255)
+
+
+def generations(prompt_id: int, pictures: np.ndarray, n_stopped: int, *, release: str, seed: int, n_evaluations: int) -> list[dict[str, Any]]:
+    """The table's rows of one prompt, less shard and position."""
+    flat = distances.is_degenerate(pictures.astype(np.float32) / 255)
+    return [{"generation_id": hash63(str(prompt_id), str(i)), "release": release, "prompt_id": prompt_id, "index": i,
+             "seed": seed_of(seed, prompt_id, i), "sha256": _pictures.pixel_digest(picture), "n_evaluations": n_evaluations,
+             "is_fresh": i >= n_stopped, "status": "degenerate" if flat[i] else "ok", "reason": "blank, flat or blacked out" if flat[i] else None}
+            for i, picture in enumerate(pictures)]
+
+
+def sampling(rows: list[dict[str, Any]], pictures: np.ndarray, reason: str, n_stopped: int, edge_l2: float) -> dict[str, Any]:
+    """The row of `sampling` of one prompt that was sampled; the clique is that of the pictures on which drawing stopped."""
+    members, is_exact, tiled = clique_of(_compared(pictures[:n_stopped]), edge_l2)
+    mean = cliques.clique_mean_distance(tiled, members)
+    return {"prompt_id": rows[0]["prompt_id"], "release": rows[0]["release"], "n_generations": len(rows),
+            "n_evaluations": sum(r["n_evaluations"] for r in rows), "stop_reason": reason, "clique_size": max(1, len(members)),
+            "is_exact_clique": is_exact, "clique_mean_distance": None if np.isnan(mean) else mean,
+            "medoid_generation_id": rows[cliques.medoid(tiled, members if len(members) else np.arange(n_stopped))]["generation_id"]}
+
+
+def not_sampled(prompt_id: int, release: str) -> dict[str, Any]:
+    """The row of `sampling` of a prompt that the screen dropped."""
+    return {"prompt_id": prompt_id, "release": release, "n_generations": 0, "n_evaluations": 0, "stop_reason": "not_sampled",
+            "clique_size": None, "is_exact_clique": None, "clique_mean_distance": None, "medoid_generation_id": None}
+
+
+def main(release: str) -> None:
+    """Sample every prompt that the screen chose, one resumable shard per prompt and round; write data/generations/<release>."""
+    settings = _settings.settings("generations")
+    accepted = _sources.release(release)
+    captions = {r["prompt_id"]: r["caption"] for r in _tables.read("prompts").to_pylist()}
+    screened = _tables.read("screening", release).to_pylist()
+    defaults = {k: settings[k] for k in _pipelines.DEFAULTS}
+    sampler = _pipelines.sampler(accepted, batch_size=settings["batch_size"], device=_settings.settings("compute")["device"], defaults=defaults)
+    provenance = [accepted.digest, sampler.settings, sampler.stack, settings["version"], settings["seed"], settings["batch_size"]]
+    protocol = _shards.fingerprint(provenance, settings, sorted(captions.items()), _settings.settings("matches"), _settings.settings("findings"))
+    chosen = [row["prompt_id"] for row in screened if row["is_sampled"]]
+    rows, summary = [], [not_sampled(row["prompt_id"], release) for row in screened if not row["is_sampled"]]
+    writer = _PictureShards(_tables.folder("generations", release) / "pictures")
+
+    with _shards.lock(f"generations-{release}"):
+        for prompt_id in _shards.progress(chosen, len(chosen), f"generations: '{release}', prompts"):
+            draw = _Draw(sampler, provenance, captions[prompt_id], prompt_id, settings["seed"])
+            pictures, reason, n_stopped = sampled(draw, settings)
+            made = generations(prompt_id, pictures, n_stopped, release=release, seed=settings["seed"], n_evaluations=draw.n_evaluations)
+            summary.append(sampling(made, pictures, reason, n_stopped, settings["edge_l2"]))
+            rows += writer.add(made, pictures)
+        writer.close()
+        table = _tables.table(rows or {name: [] for name in SCHEMA.names}, SCHEMA)
+        require_distinct(table.column("generation_id").to_numpy(), "generation_id")
+        beside = _tables.table([{**row, "protocol_digest": protocol} for row in summary], SAMPLING)
+        _tables.write(beside, SAMPLING_CHECKS, "generations", release, side="sampling")
+        _tables.write(table, CHECKS, "generations", release)
+
+
+class _Draw:
+    """draw(start, stop): pictures of one prompt, each round from its finished shard where there is one."""
+
+    def __init__(self, sampler: _pipelines.Sampler, provenance: list[Any], caption: str, prompt_id: int, seed: int) -> None:
+        self.sampler, self.provenance, self.caption, self.prompt_id, self.seed = sampler, provenance, caption, prompt_id, seed
+        self.n_evaluations = 0
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        key = _shards.fingerprint(self.provenance, self.caption, self.prompt_id, start, stop)
+        stored = _shards.shard("generations", key, lambda: self._made(start, stop))
+        self.n_evaluations = stored.column("n_evaluations")[0].as_py()
+        return np.stack([_pictures.canonical(data) for data in stored.column("png").to_pylist()])
+
+    def _made(self, start: int, stop: int) -> pa.Table:
+        seeds = [seed_of(self.seed, self.prompt_id, i) for i in range(start, stop)]
+        pictures, n_evaluations = self.sampler.pictures([self.caption] * len(seeds), seeds)
+        return pa.table({"png": [_pictures.png(p) for p in pictures], "n_evaluations": pa.array([n_evaluations] * len(seeds), pa.int32())})
+
+
+class _PictureShards:
+    """Pictures gathered into Parquet shards of PICTURES_PER_SHARD rows: never one file per picture."""
+
+    def __init__(self, folder: Any) -> None:
+        self.folder, self.pending, self.n_shards = folder, [], 0
+
+    def add(self, rows: list[dict[str, Any]], pictures: np.ndarray) -> list[dict[str, Any]]:
+        """The rows with the place of their picture."""
+        placed = []
+        for row, picture in zip(rows, pictures, strict=True):
+            placed.append({**row, "shard": f"pictures_{self.n_shards:05d}.parquet", "position": len(self.pending)})
+            self.pending.append({"generation_id": row["generation_id"], "png": _pictures.png(picture)})
+            if len(self.pending) == PICTURES_PER_SHARD:
+                self.close()
+        return placed
+
+    def close(self) -> None:
+        """Write what is pending."""
+        if self.pending:
+            _tables.put(pa.Table.from_pylist(self.pending), self.folder / f"pictures_{self.n_shards:05d}.parquet")
+            self.pending, self.n_shards = [], self.n_shards + 1
+
+
+if __name__ == "__main__":
+    _settings.run(main)

@@ -1,0 +1,139 @@
+"""What the audit says of each arm, in rates with intervals. One row per arm and bin of copies.
+
+The bin `all` is the whole arm. A rate stands beside its n and interval, a list beside its estimated false share and that
+estimate's upper bound; prompts that the screen dropped count as not found in rates, and with their chance in totals.
+"""
+
+from typing import Any
+
+import pyarrow as pa
+
+from tasks import _settings, _tables
+from tasks._tables import column, schema
+from tasks.measures import rates
+
+SCHEMA = schema(
+    ["arm", "copies_bin"],
+    [
+        column("arm", pa.string(), "Arm of the prompts"),
+        column("copies_bin", pa.string(), "Bin of copies in the training set; unseen for controls, all for the whole arm"),
+        column("release", pa.string(), "Release under audit"),
+        column("n_clusters", pa.int32(), "Clusters with a caption in the training (or held-out) set: the frame", nullable=True),
+        column("n_prompts", pa.int32(), "Prompts"),
+        column("n_sampled", pa.int32(), "Prompts of which pictures were generated"),
+        column("n_findings", pa.int32(), "Prompts whose medoid is a copy of a training image"),
+        column("n_images", pa.int32(), "Distinct clusters among these"),
+        column("n_verbatim", pa.int32(), "Of the findings, verbatim"),
+        column("n_near_copy", pa.int32(), "Of the findings, near copies"),
+        column("n_template", pa.int32(), "Of the findings, templates"),
+        column("extraction_rate", pa.float64(), "n_findings / n_prompts: by this attack, a lower bound"),
+        column("low", pa.float64(), "Lower end of its 95 % Clopper-Pearson interval"),
+        column("high", pa.float64(), "Upper end of its 95 % Clopper-Pearson interval"),
+        column("is_census", pa.bool_(), "Every cluster of the bin was prompted: the interval speaks of other seeds only"),
+        column("n_controls", pa.int32(), "Control prompts in the audit"),
+        column("n_controls_flagged", pa.int32(), "Controls matched to a held-out image"),
+        column("fdr_estimate", pa.float64(), "Decoy estimate of the list's false share; NULL for an empty list or without controls", nullable=True),
+        column("fdr_upper", pa.float64(), "Its 95 % upper bound", nullable=True),
+        column("n_controls_needed", pa.int32(), "Unflagged controls with which the upper bound would be 5 %", nullable=True),
+        column("estimated_total", pa.float64(), "Extractable clusters in the frame; NULL where it was not drawn at random", nullable=True),
+        column("estimated_total_low", pa.int32(), "Lower end of its 95 % interval, exact hypergeometric", nullable=True),
+        column("estimated_total_high", pa.int32(), "Upper end of its 95 % interval, exact hypergeometric", nullable=True),
+        column("n_generations", pa.int64(), "Pictures drawn"),
+        column("n_evaluations", pa.int64(), "Denoiser evaluations spent, screen included"),
+    ],
+)
+CHECKS: list[dict[str, Any]] = [
+    {"type": "expect_column_pair_values_a_to_be_greater_than_b", "kwargs": {"column_A": "high", "column_B": "extraction_rate", "or_equal": True}},
+    {"type": "expect_column_pair_values_a_to_be_greater_than_b", "kwargs": {"column_A": "extraction_rate", "column_B": "low", "or_equal": True}},
+    {"type": "expect_column_pair_values_a_to_be_greater_than_b", "kwargs": {"column_A": "n_prompts", "column_B": "n_findings", "or_equal": True}},
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "fdr_upper", "min_value": 0, "max_value": 1}},
+]
+MAX_FDR = 0.05  # for n_controls_needed
+UNSEEN = "unseen"
+
+
+def frame_interval(rows: list[dict[str, Any]], population: int, confidence: float) -> tuple[float, int, int]:
+    """Extractable clusters among the population of a bin of which the rows are a random sample, with an interval.
+
+    Two stages, each exact and each with half of the error: prompts the screen dropped from those of them that were sampled, then
+    the bin's clusters from its prompts.
+    """
+    kept = [r for r in rows if r["stratum"] != "dropped"]
+    dropped = [r for r in rows if r["stratum"] == "dropped"]
+    looked = [r for r in dropped if r["n_generations"]]
+    found = lambda of: sum(r["is_extracted"] for r in of)  # noqa: E731
+    half = 1 - (1 - confidence) / 2
+    of_dropped, low, high = rates.estimated_total([(found(looked), len(looked), len(dropped))], half)
+    n, k = len(rows), found(kept)
+    total = population * (k + of_dropped) / n if n else 0.0
+    return total, rates.hypergeometric_interval(k + low, n, population, half)[0], rates.hypergeometric_interval(k + high, n, population, half)[1]
+
+
+def summary_row(rows: list[dict[str, Any]], controls: list[dict[str, Any]], confidence: float) -> dict[str, Any]:
+    """Counts, rate, interval and decoy estimate of one group of findings."""
+    found = [r for r in rows if r["is_extracted"]]
+    n, k, flagged = len(rows), len(found), sum(r["is_flagged"] for r in controls)
+    low, high = rates.clopper_pearson(k, n, confidence)
+    has_estimate = bool(controls) and bool(k)
+    decoys = (n, k, len(controls), flagged)
+    return {
+        "n_prompts": n, "n_sampled": sum(r["n_generations"] > 0 for r in rows), "n_findings": k, "n_images": len({r["cluster_id"] for r in found}),
+        **{f"n_{kind}": sum(r["match_type"] == kind for r in found) for kind in ("verbatim", "near_copy", "template")},
+        "extraction_rate": k / n if n else 0.0, "low": low, "high": high, "n_controls": len(controls), "n_controls_flagged": flagged,
+        "fdr_estimate": rates.decoy_fdr(*decoys) if has_estimate else None,
+        "fdr_upper": rates.decoy_fdr_upper(*decoys) if has_estimate else None,
+        "n_controls_needed": rates.n_controls_needed(n, k, MAX_FDR) if has_estimate else None,
+        "n_generations": sum(r["n_generations"] for r in rows), "n_evaluations": sum(r["n_evaluations"] for r in rows)}
+
+
+def summary(findings: list[dict[str, Any]], frame: dict[tuple[str, str], int], *, release: str, confidence: float) -> pa.Table:
+    """The table; findings carry arm, copies_bin (`unseen` for controls) and stratum, frame counts the clusters of (arm, bin)."""
+    controls = [r for r in findings if r["arm"] == "held_out"]
+    made = []
+    for arm in sorted({r["arm"] for r in findings}):
+        of_arm = [r for r in findings if r["arm"] == arm]
+        bins = sorted({r["copies_bin"] for r in of_arm})
+        parts = []
+        for name in bins:
+            rows = [r for r in of_arm if r["copies_bin"] == name]
+            population = frame.get((arm, name))
+            total = frame_interval(rows, population, confidence) if population else None
+            parts.append((population, total))
+            made.append(_framed(arm, name, summary_row(rows, controls, confidence), population, total))
+        whole = summary_row(of_arm, controls, confidence)
+        if all(total for _, total in parts):
+            # the bins' intervals hold jointly: each at its share of the error
+            each = 1 - (1 - confidence) / len(bins)
+            ends = [frame_interval([r for r in of_arm if r["copies_bin"] == name], frame[arm, name], each) for name in bins]
+            made.append(_framed(arm, "all", whole, sum(p for p, _ in parts), tuple(map(sum, zip(*ends, strict=True)))))
+        else:
+            made.append(_framed(arm, "all", whole, None, None))
+    return _tables.table([{**row, "release": release} for row in made], SCHEMA)
+
+
+def _framed(arm: str, name: str, row: dict[str, Any], population: int | None, total: Any) -> dict[str, Any]:
+    estimate, low, high = total or (None, None, None)
+    return row | {"arm": arm, "copies_bin": name, "n_clusters": population, "is_census": population == row["n_prompts"],
+                  "estimated_total": estimate, "estimated_total_low": low, "estimated_total_high": high}
+
+
+def main(release: str) -> None:
+    """Summarise the findings; write data/summary/<release>."""
+    prompts = {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()}
+    strata = {r["prompt_id"]: r["stratum"] for r in _tables.read("screening", release).to_pylist()}
+    rows = [r | {"copies_bin": prompts[r["prompt_id"]]["copies_bin"] or UNSEEN, "stratum": strata[r["prompt_id"]]}
+            for r in _tables.read("findings", release).to_pylist()]
+    made = summary(rows, _frame(list(prompts.values())), release=release, **_settings.settings("summary"))
+    _tables.write(made, CHECKS, "summary", release)
+
+
+def _frame(prompts: list[dict[str, Any]]) -> dict[tuple[str, str], int]:
+    """Clusters of each arm and bin, from the prompts' inclusion probabilities; arms that were not drawn at random have none."""
+    groups: dict[tuple[str, str], list[float | None]] = {}
+    for r in prompts:
+        groups.setdefault((r["arm"], r["copies_bin"] or UNSEEN), []).append(r["inclusion_probability"])
+    return {group: round(len(chances) / chances[0]) for group, chances in groups.items() if chances[0]}
+
+
+if __name__ == "__main__":
+    _settings.run(main)
