@@ -39,10 +39,10 @@ SCHEMA = schema(
         column("hit_rate_low", pa.float64(), "Lower end of its 95 % Clopper-Pearson interval", nullable=True),
         column("hit_rate_high", pa.float64(), "Upper end of its 95 % Clopper-Pearson interval", nullable=True),
         column("clique_size", pa.int32(), "Largest clique of generations that agree", nullable=True),
-        column("l2", pa.float32(), "Of the medoid to the picture", nullable=True),
+        column("l2", pa.float32(), "Of the medoid to the picture; for a template inside its fixed region", nullable=True),
         column("tiled_l2", pa.float32(), "Of the medoid to the picture", nullable=True),
         column("adaptive_l2", pa.float32(), "Of the medoid to the picture", nullable=True),
-        column("margin", pa.float32(), "Of the medoid to the picture's cluster", nullable=True),
+        column("margin", pa.float32(), "Of the medoid to the picture's cluster; for a template inside its fixed region", nullable=True),
         column("similarity", pa.float32(), "Cosine of the descriptors of the medoid and the picture", nullable=True),
         column("closest_l2", pa.float32(), "Smallest l2 of any generation of the prompt to the picture's cluster", nullable=True),
         column("template_share", pa.float32(), "Share of variance in the fixed region; NULL but for templates", nullable=True),
@@ -210,7 +210,7 @@ def main(release: str) -> None:
     rows = findings(evidence, unsampled, {i: r["nearest_other_l2"] for i, r in counted.items()}, release=release, screen_evaluations=screen,
                     settings=settings)
     members = _members(release, images)
-    library = _Library(images, members, size_px)
+    library = _Library(images, members, {i: r["cluster_id"] for i, r in counted.items()}, size_px)
     generated = _pictures.GenerationReader(release)
     of_prompt = {e.prompt["prompt_id"]: e for e in evidence}
     n_copies = _copies(pairs=_tables.read("duplicates", side="pairs"), members=members, counted=counted)
@@ -232,12 +232,16 @@ def main(release: str) -> None:
 
 
 def _as_template(row: dict[str, Any], pictures: np.ndarray, library: "_Library", settings: dict[str, Any]) -> None:
-    """Turn the row into a template finding where its generations share the fixed region of one."""
+    """Turn the row into a template finding where its generations share the fixed region of one; l2 and margin are inside it."""
     chosen = {k: settings[k] for k in ("edge_l2", "clique_size", "template_share")}
-    found = templates.shared_template(pictures, library.pictures, chosen, settings["verbatim_l2"], settings["verbatim_margin"])
+    chosen |= {"max_l2": settings["verbatim_l2"], "max_margin": settings["verbatim_margin"]}
+    found = templates.shared_template(pictures, library.pictures, library.is_member, chosen)
     if found:
-        image = library.rows[found[0]]
-        row |= {"match_type": "template", "template_share": found[1], "image_id": image["image_id"], "split": image["split"]}
+        image = library.rows[int(found["row"])]
+        row |= dict.fromkeys(["tiled_l2", "adaptive_l2", "similarity"]) | {
+            "match_type": "template", "template_share": found["share"], "l2": found["l2"], "margin": found["margin"],
+            "image_id": image["image_id"], "split": image["split"], "cluster_id": library.cluster_of[image["image_id"]]}
+        row["is_own_image"] = row["cluster_id"] == row["own_cluster"]
 
 
 def _evidence(release: str, prompts: dict[int, dict[str, Any]]) -> tuple[list[Evidence], list[dict[str, Any]]]:
@@ -278,7 +282,8 @@ def _copies(pairs: pa.Table, members: set[int], counted: dict[int, dict[str, Any
 class _Library:
     """Pictures of the training and held-out images at the audit's resolution, read once."""
 
-    def __init__(self, images: dict[int, dict[str, Any]], members: set[int], size_px: int) -> None:
+    def __init__(self, images: dict[int, dict[str, Any]], members: set[int], cluster_of: dict[int, int], size_px: int) -> None:
+        self.cluster_of = cluster_of
         self.rows = [images[i] for i in sorted(images)]
         self.pictures = _pictures.Reader().reduced(self.rows, size_px)
         self.position = {row["image_id"]: i for i, row in enumerate(self.rows)}

@@ -44,7 +44,6 @@ SAMPLING = schema(
         column("is_exact_clique", pa.bool_(), "Whether that size is proven; NULL where not sampled", nullable=True),
         column("clique_mean_distance", pa.float32(), "Mean tiled l2 within the clique; NULL without a pair", nullable=True),
         column("medoid_generation_id", pa.int64(), "The picture nearest to the others of the clique; NULL where not sampled", nullable=True),
-        column("protocol_digest", pa.string(), "Digest of prompts, settings, thresholds and stack, fixed before the first picture"),
     ],
 )
 CHECKS: list[dict[str, Any]] = [
@@ -142,7 +141,6 @@ def main(release: str) -> None:
     defaults = {k: settings[k] for k in _pipelines.DEFAULTS}
     sampler = _pipelines.sampler(accepted, batch_size=settings["batch_size"], device=_settings.settings("compute")["device"], defaults=defaults)
     provenance = [accepted.digest, sampler.settings, sampler.stack, settings["version"], settings["seed"], settings["batch_size"]]
-    protocol = _shards.fingerprint(provenance, settings, sorted(captions.items()), _settings.settings("matches"), _settings.settings("findings"))
     chosen = [row["prompt_id"] for row in screened if row["is_sampled"]]
     rows, summary = [], [not_sampled(row["prompt_id"], release) for row in screened if not row["is_sampled"]]
     writer = _PictureShards(_tables.folder("generations", release) / "pictures")
@@ -157,7 +155,7 @@ def main(release: str) -> None:
         writer.close()
         table = _tables.table(rows or {name: [] for name in SCHEMA.names}, SCHEMA)
         require_distinct(table.column("generation_id").to_numpy(), "generation_id")
-        beside = _tables.table([{**row, "protocol_digest": protocol} for row in summary], SAMPLING)
+        beside = _tables.table(summary, SAMPLING)
         _tables.write(beside, SAMPLING_CHECKS, "generations", release, side="sampling")
         _tables.write(table, CHECKS, "generations", release)
 

@@ -4,6 +4,7 @@ The screen ranks, it never convicts. Its cut is a quantile of all prompts togeth
 valid; of the prompts below it a known share is sampled all the same, so that what was not looked at is estimated.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,16 @@ SCHEMA = schema(
         column("stratum", pa.string(), "kept (above the cut), dropped (below it) or unscreened"),
         column("inclusion_probability", pa.float64(), "Chance of the prompt to be sampled"),
         column("is_sampled", pa.bool_(), "Whether pictures are generated"),
+    ],
+)
+PROTOCOL = schema(
+    ["release"],
+    [
+        column("release", pa.string(), "Release under audit"),
+        column("protocol_digest", pa.string(), "Digest of model, prompts, settings, thresholds and stack, fixed before a picture is generated"),
+        column("model_digest", pa.string(), "Digest over the paths and digests of all files of the release"),
+        column("stack", pa.string(), "Versions, device and dtype"),
+        column("settings", pa.string(), "All that the digest covers but the prompts, JSON"),
     ],
 )
 CHECKS: list[dict[str, Any]] = [
@@ -55,6 +66,13 @@ def screening(prompts: pa.Table, norms: np.ndarray | None, n_evaluations: int, *
     }, SCHEMA)
 
 
+def protocol(release: str, model_digest: str, stack: str, prompts: pa.Table, settings: dict[str, Any]) -> pa.Table:
+    """What the audit is bound to before it looks: one row with the digest of everything that decides its outcome."""
+    text = json.dumps(settings, sort_keys=True)
+    digest = _shards.fingerprint(model_digest, stack, prompts.to_pydict(), text)
+    return _tables.table([{"release": release, "protocol_digest": digest, "model_digest": model_digest, "stack": stack, "settings": text}], PROTOCOL)
+
+
 def mean_norms(prompts: pa.Table, norms_of: Callable[[list[str], list[list[int]]], np.ndarray], n_seeds: int, seed: int) -> np.ndarray:
     """[n] mean over n_seeds of the noise norms of each prompt; norms_of maps captions and their seeds to [n, n_seeds]."""
     seeds = [[hash63(str(seed), "screening", str(i), str(s)) for s in range(n_seeds)] for i in prompts.column("prompt_id").to_pylist()]
@@ -68,6 +86,9 @@ def main(release: str) -> None:
     prompts = _tables.read("prompts").select(["prompt_id", "caption"])
     defaults = {k: sampling[k] for k in _pipelines.DEFAULTS}
     sampler = _pipelines.sampler(accepted, batch_size=sampling["batch_size"], device=_settings.settings("compute")["device"], defaults=defaults)
+    judged = {block: _settings.settings(block) for block in ("screening", "generations", "matches", "findings", "summary")}
+    bound = protocol(release, accepted.digest, sampler.stack, prompts, judged | {"sampler": sampler.settings})
+    _tables.write(bound, [], "screening", release, side="protocol")
     chosen = {k: settings[k] for k in ("keep_rate", "dropped_rate", "seed")}
     if sampling["exhaustive"] or not sampler.has_guidance_pair:
         made = screening(prompts, None, 0, release=release, **chosen)

@@ -74,7 +74,7 @@ def summary_row(rows: list[dict[str, Any]], controls: list[dict[str, Any]], conf
     found = [r for r in rows if r["is_extracted"]]
     n, k, flagged = len(rows), len(found), sum(r["is_flagged"] for r in controls)
     low, high = rates.clopper_pearson(k, n, confidence)
-    has_estimate = bool(controls) and bool(k)
+    has_estimate = bool(controls) and bool(k) and rows[0]["arm"] != "held_out"
     decoys = (n, k, len(controls), flagged)
     return {
         "n_prompts": n, "n_sampled": sum(r["n_generations"] > 0 for r in rows), "n_findings": k, "n_images": len({r["cluster_id"] for r in found}),

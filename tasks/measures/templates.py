@@ -6,6 +6,7 @@ from scipy.ndimage import binary_opening
 from tasks.measures import cliques, distances
 from tasks.measures.distances import tile_slices
 
+MIN_VARIATION = 0.1  # RMS deviation outside the mask: below it the generations are one picture, which is judged as a copy
 SAME_LAYOUT_L2 = 0.05  # inside the mask: prints of one layout
 
 
@@ -75,26 +76,29 @@ def masked_l2(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
 
 
 def shared_template(
-    pictures: np.ndarray, library: np.ndarray, settings: dict[str, float], max_l2: float, max_margin: float
-) -> tuple[int, float] | None:
-    """Row of the library [n, p, p, 3] whose fixed region the generations [g, p, p, 3] share, and its share of variance; or None.
+    pictures: np.ndarray, library: np.ndarray, is_member: np.ndarray, settings: dict[str, float]
+) -> dict[str, float] | None:
+    """row of the library, share, l2 and margin of the template that the generations share, or None.
 
-    A clique of generations of which at least half of the tiles agree; a region that is fixed over it, holds template_share of the
-    variance and is not the whole picture (then it would be a copy); inside its mask verbatim to one picture, and clearly closer
-    than to pictures of other layouts (those not within 0.05 of it inside the mask). settings: edge_l2, clique_size,
-    template_share. After Webster 2023.
+    pictures [g, p, p, 3]; library [n, p, p, 3] with is_member [n]; settings: edge_l2, clique_size, template_share, max_l2,
+    max_margin. A clique of generations of which at least half of the tiles agree while the rest varies; a region that is fixed over
+    it and holds template_share of the variance; inside it within max_l2 of one training picture, and by max_margin closer than to
+    pictures of other layouts (those beyond 0.05 of it inside the region). A layout that an unseen picture shares is no evidence of
+    training. l2 and margin are taken inside the region. After Webster 2023.
     """
     edges = template_edges(distances.pairwise_tiles(pictures), tile_std(pictures), settings["edge_l2"])
     members, _ = cliques.largest_clique(edges)
     if len(members) < settings["clique_size"]:
         return None
-    mask = fixed_region(pictures[members])
-    mean = pictures[members].mean(axis=0)
+    mask, mean = fixed_region(pictures[members]), pictures[members].mean(axis=0)
     if not mask.any() or mask.all() or region_share(mean, mask) < settings["template_share"]:
+        return None
+    if np.sqrt(pictures[members][:, ~mask].var(axis=0).mean()) < MIN_VARIATION:
         return None
     inside = np.sqrt(np.square(library[:, mask] - mean[mask]).mean(axis=(1, 2)))
     nearest = int(inside.argmin())
     layout = np.sqrt(np.square(library[:, mask] - library[nearest][mask]).mean(axis=(1, 2))) <= SAME_LAYOUT_L2
-    other = float(inside[~layout].min(initial=np.inf))
-    is_match = inside[nearest] <= max_l2 and distances.margin(float(inside[nearest]), other) <= max_margin
-    return (nearest, region_share(mean, mask)) if is_match else None
+    margin = distances.margin(float(inside[nearest]), float(inside[~layout].min(initial=np.inf)))
+    if not is_member[layout].all() or inside[nearest] > settings["max_l2"] or margin > settings["max_margin"]:
+        return None
+    return {"row": nearest, "share": region_share(mean, mask), "l2": float(inside[nearest]), "margin": margin}

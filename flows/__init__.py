@@ -1,0 +1,1 @@
+"""The command line; scheduled flows will stand beside it."""
