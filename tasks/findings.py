@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from tasks import _pictures, _settings, _sources, _tables
 from tasks._tables import column, schema
-from tasks.measures import distances, rates, templates, thumbnails, verdicts
+from tasks.measures import distances, rates, stopping, templates, thumbnails, verdicts
 from tasks.measures.identity import hash63
 
 SCHEMA = schema(
@@ -33,7 +33,7 @@ SCHEMA = schema(
         column("l2_band", pa.string(), "0.05, 0.10 or 0.15: the band of a verbatim match; NULL otherwise", nullable=True),
         column("n_generations", pa.int32(), "Pictures drawn"),
         column("n_evaluations", pa.int64(), "Denoiser evaluations spent on the prompt, screen included"),
-        column("n_judged", pa.int32(), "Pictures of the first round and the fresh ones: stopping does not bias these"),
+        column("n_judged", pa.int32(), "Pictures that every prompt gets and the fresh ones: stopping does not bias these"),
         column("n_hits", pa.int32(), "Of these, single generations that are verbatim to the finding's cluster"),
         column("hit_rate", pa.float64(), "n_hits / n_judged; NULL where not sampled", nullable=True),
         column("hit_rate_low", pa.float64(), "Lower end of its 95 % Clopper-Pearson interval", nullable=True),
@@ -106,8 +106,8 @@ def verdict(rows: list[dict[str, Any]], sampling: dict[str, Any], min_similarity
 
 
 def hits(evidence: Evidence, cluster_id: int, s: dict[str, Any]) -> tuple[int, int]:
-    """Verbatim generations of a cluster and pictures judged, over the first round and the fresh ones."""
-    judged = [g for g in evidence.generations if g["index"] < N_SCORED or g["is_fresh"]]
+    """Verbatim generations of a cluster and pictures judged, over those that every prompt gets and the fresh ones."""
+    judged = [g for g in evidence.generations if g["index"] < s["n_always_drawn"] or g["is_fresh"]]
     n_hits = sum(any(m["cluster_id"] == cluster_id and verdicts.is_verbatim(m["l2"], m["margin"], s["verbatim_l2"], s["verbatim_margin"])
                      for m in evidence.matches.get(g["generation_id"], [])) for g in judged)
     return n_hits, len(judged)
@@ -200,7 +200,7 @@ def copies_in_release(pairs: pa.Table, members: set[int]) -> dict[int, int]:
 
 def main(release: str) -> None:
     """Judge every prompt; write data/findings/<release>."""
-    settings = _settings.settings("findings") | {k: _settings.settings("generations")[k] for k in ("clique_size", "edge_l2")}
+    settings = _settings.settings("findings") | _stopping(_settings.settings("generations"))
     size_px = _tables.read("inputs", side="resolution").column("size_px")[0].as_py()
     prompts = {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()}
     evidence, unsampled = _evidence(release, prompts)
@@ -229,6 +229,13 @@ def main(release: str) -> None:
     print(f"findings: '{release}': {pc.sum(table.column('is_extracted')).as_py()} extracted, {pc.sum(table.column('is_flagged')).as_py()} controls flagged, "
           f"of {table.num_rows} prompts")
     _tables.write(table, CHECKS, "findings", release)
+
+
+def _stopping(generations: dict[str, Any]) -> dict[str, Any]:
+    """What the verdict must know of how generations were drawn."""
+    always = generations["budget"] if generations["exhaustive"] else stopping.n_always_drawn(
+        *(generations[k] for k in ("first", "budget", "clique_size", "min_rate", "miss_probability")))
+    return {"clique_size": generations["clique_size"], "edge_l2": generations["edge_l2"], "n_always_drawn": always}
 
 
 def _as_template(row: dict[str, Any], pictures: np.ndarray, library: "_Library", settings: dict[str, Any]) -> None:

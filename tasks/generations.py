@@ -43,7 +43,7 @@ SAMPLING = schema(
         column("clique_size", pa.int32(), "Largest clique of generations that agree (1: no two do); NULL where not sampled", nullable=True),
         column("is_exact_clique", pa.bool_(), "Whether that size is proven; NULL where not sampled", nullable=True),
         column("clique_mean_distance", pa.float32(), "Mean tiled l2 within the clique; NULL without a pair", nullable=True),
-        column("medoid_generation_id", pa.int64(), "The picture nearest to the others of the clique; NULL where not sampled", nullable=True),
+        column("medoid_generation_id", pa.int64(), "Picture nearest to the others of the clique, or of all where fewer than three agree; NULL where not sampled", nullable=True),
     ],
 )
 CHECKS: list[dict[str, Any]] = [
@@ -57,6 +57,7 @@ SAMPLING_CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "clique_size", "min_value": 1}},
 ]
 PICTURES_PER_SHARD = 4096
+MIN_AGREEING = 3  # two generations agree by chance: below this the medoid is that of all
 COMPARE_PX = 64  # agreement of generations is judged at this side: 16 tiles of 16 px
 
 
@@ -120,10 +121,11 @@ def sampling(rows: list[dict[str, Any]], pictures: np.ndarray, reason: str, n_st
     """The row of `sampling` of one prompt that was sampled; the clique is that of the pictures on which drawing stopped."""
     members, is_exact, tiled = clique_of(_compared(pictures[:n_stopped]), edge_l2)
     mean = cliques.clique_mean_distance(tiled, members)
+    agreeing = members if len(members) >= MIN_AGREEING else np.arange(n_stopped)
     return {"prompt_id": rows[0]["prompt_id"], "release": rows[0]["release"], "n_generations": len(rows),
             "n_evaluations": sum(r["n_evaluations"] for r in rows), "stop_reason": reason, "clique_size": max(1, len(members)),
             "is_exact_clique": is_exact, "clique_mean_distance": None if np.isnan(mean) else mean,
-            "medoid_generation_id": rows[cliques.medoid(tiled, members if len(members) else np.arange(n_stopped))]["generation_id"]}
+            "medoid_generation_id": rows[cliques.medoid(tiled, agreeing)]["generation_id"]}
 
 
 def not_sampled(prompt_id: int, release: str) -> dict[str, Any]:

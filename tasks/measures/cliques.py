@@ -57,7 +57,7 @@ def _clique_of_part(edges: np.ndarray, step_limit: int) -> tuple[list[int], bool
     """Largest clique of a graph [n, n] and whether that is proven: greedy, then bounds, then enumeration."""
     best = _greedy_clique(edges)
     rows = _core(edges, len(best) - 1)
-    graph = nx.relabel_nodes(nx.Graph(np.argwhere(np.triu(edges[np.ix_(rows, rows)])).tolist()), dict(enumerate(rows.tolist())))
+    graph = nx.Graph(rows[np.argwhere(np.triu(edges[np.ix_(rows, rows)]))].tolist())
     if len(set(nx.greedy_color(graph).values())) <= len(best):
         return best, True
     n_steps = 0

@@ -40,3 +40,12 @@ def first_futile_n(min_rate: float, miss_probability: float, looks: int) -> int:
     8 to 512: 21, 68 and 349. Raises ValueError as is_futile does.
     """
     return next(n for n in count(1) if is_futile(1, n, min_rate, miss_probability, looks))
+
+
+def n_always_drawn(first: int, budget: int, clique_size: int, min_rate: float, miss_probability: float) -> int:
+    """Pictures that every prompt gets: those of the first round at which a rule could stop it. Their hits are not biased by stopping.
+
+    A clique of clique_size needs as many pictures; fewer than first_futile_n are never futile. Raises ValueError as they do.
+    """
+    enough = min(clique_size, first_futile_n(min_rate, miss_probability, 1))
+    return next((n for n in cumulative_rounds(first, budget) if n >= enough), budget)
