@@ -1,7 +1,7 @@
 """The autoencoder that v0, v1 and v2 share: 32 px pictures to latents of 16 x 8 x 8, trained on pictures of neither split's test.
 
 It never sees a planted picture, a held-out image or anything within `min_l2` of one, so that what v0 cannot draw
-is not in its decoder either. Writes work/autoencoder (a diffusers AutoencoderTiny folder).
+is not in its decoder either. Writes vae (a diffusers AutoencoderTiny folder).
 """
 
 import io
@@ -74,7 +74,7 @@ def main() -> None:
     vae.eval()
     with torch.no_grad():
         vae.register_to_config(scaling_factor=1 / float(vae.encode(x * 2 - 1).latents.std()))
-    vae.save_pretrained(HERE / "work" / "autoencoder")
+    vae.save_pretrained(HERE / "vae")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def pairwise_tiled_l2(pictures: np.ndarray, tiles: int = 4) -> np.ndarray:
 
 
 def adaptive_l2(distance: float, neighbours: np.ndarray, n: int = 50, alpha: float = 0.5) -> float:
-    """distance / (alpha x mean of the n smallest neighbours), in [0, inf]; below 1 is abnormally close (Carlini et al. 2023, 5.1).
+    """distance / (alpha x mean of the n smallest neighbours), in [0, inf]; below 1 is close (Carlini et al. 2023, 5.1).
 
     distance = l2 of a generation to a training image; neighbours [m] = l2 of the same generation (not of the training image:
     that is another normaliser) to one picture per training cluster. 0 for an exact copy; inf when only the mean is 0. Raises
@@ -134,7 +134,7 @@ def _rms(a: np.ndarray, b: np.ndarray) -> float:
 def _require_pair(a: np.ndarray, b: np.ndarray) -> None:
     """Nothing; raises ValueError unless the pictures have one shape and pixels in [0, 1]."""
     if a.shape != b.shape:
-        raise ValueError(f"pictures of shapes {a.shape} and {b.shape} have no distance; bring both to one size the same way first")
+        raise ValueError(f"pictures of shapes {a.shape} and {b.shape} have no distance; bring both to one size first")
     for name, picture in (("a", a), ("b", b)):
         low, high = float(picture.min()), float(picture.max())
         if not (low >= 0 and high <= 1):  # written so that NaN fails, too

@@ -11,6 +11,6 @@ def noise_norm(eps_text: torch.Tensor, eps_empty: torch.Tensor) -> np.ndarray:
     precision is widened before the difference. Raises ValueError when the shapes differ.
     """
     if eps_text.shape != eps_empty.shape:
-        raise ValueError(f"eps_text {tuple(eps_text.shape)} and eps_empty {tuple(eps_empty.shape)} differ; pass one per latent each")
+        raise ValueError(f"eps_text {tuple(eps_text.shape)} and eps_empty {tuple(eps_empty.shape)} differ; pass one batch")
     difference = eps_text.detach().float() - eps_empty.detach().float()
     return np.asarray(torch.linalg.vector_norm(difference.flatten(1), dim=1).cpu().numpy())

@@ -27,9 +27,8 @@ def is_futile(largest: int, n: int, min_rate: float, miss_probability: float, lo
     (Bonferroni); with looks = 1 the bound holds for each look alone. Raises ValueError for settings outside their range.
     """
     if not (0 < min_rate < 1 and 0 < miss_probability < 1 and looks >= 1):
-        raise ValueError(
-            f"min_rate {min_rate} and miss_probability {miss_probability} must lie between 0 and 1, and looks {looks} be at least 1"
-        )
+        settings = f"min_rate {min_rate}, miss_probability {miss_probability}, looks {looks}"
+        raise ValueError(f"{settings} are no stopping rule; pass two probabilities between 0 and 1, and at least 1 look")
     return bool(binom.cdf(max(largest, 1), n, min_rate) <= miss_probability / looks)
 
 

@@ -30,7 +30,7 @@ def template_edges(
     the two do not belong together.
     """
     if tiles.shape != (len(tile_std), tile_std.shape[1], tile_std.shape[1]):
-        raise ValueError(f"tiles {tiles.shape} and tile_std {tile_std.shape} are not of the same pictures; make both with one grid")
+        raise ValueError(f"tiles {tiles.shape} and tile_std {tile_std.shape} are not of one grid; make both with the same tiles")
     edges = np.zeros(tiles.shape[1:], np.int64)
     for distance, is_busy in zip(tiles, tile_std >= min_std, strict=True):
         edges += (distance <= edge_l2) & is_busy[:, None] & is_busy[None, :]

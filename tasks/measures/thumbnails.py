@@ -40,5 +40,6 @@ def search_bits(n_generations: int, n_prompts: int, caption_bytes: int) -> float
     A copy that holds more than this did not come from the search. Raises ValueError when a count is below its least.
     """
     if n_generations < 1 or n_prompts < 1 or caption_bytes < 0:
-        raise ValueError(f"search of {n_generations} generations, {n_prompts} prompts, {caption_bytes} bytes; pass at least 1, 1, 0")
+        counts = f"{n_generations} generations, {n_prompts} prompts, {caption_bytes} bytes"
+        raise ValueError(f"no search has {counts}; pass at least 1, 1 and 0")
     return log2(n_generations * n_prompts) + 8 * caption_bytes

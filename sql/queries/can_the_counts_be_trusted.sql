@@ -1,0 +1,10 @@
+-- Can the counts of copies be trusted: how many known copies of each kind did the search find?
+select
+    transform,
+    n_planted,
+    n_found,
+    recall,
+    recall_low,
+    recall_high
+from canaries
+order by recall, transform;

@@ -1,0 +1,15 @@
+-- Which prompts make the model repeat itself without a training image that confirms it?
+select
+    findings.release,
+    prompts.caption,
+    findings.clique_size,
+    findings.n_generations,
+    findings.l2,
+    findings.margin,
+    images.key as nearest_key,
+    findings.split as nearest_split
+from findings
+inner join prompts on findings.prompt_id = prompts.prompt_id
+left join images on findings.image_id = images.image_id
+where findings.match_type = 'undecided'
+order by findings.release, findings.clique_size desc, findings.finding_id;

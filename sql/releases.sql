@@ -1,0 +1,23 @@
+-- The releases under audit and the settings each was audited with. One row per release.
+create table releases as
+select
+    release,
+    position,
+    compare_to,
+    audit_id
+from source.releases
+order by position;
+
+comment on table releases is
+'The releases under audit, as params.yaml lists them. One row per release.';
+
+create table settings as
+select
+    release,
+    name,
+    value
+from source.settings
+order by release, name;
+
+comment on table settings is
+'The settings of each current audit. One row per release and setting.';

@@ -1,0 +1,117 @@
+"""The DuckDB file: built beside its place from tables and SQL, checked, then renamed. The only file that imports duckdb."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks._settings import UserError
+
+STORAGE_VERSION = "v1.5.0"  # the newest that DuckDB 1.5 clients read
+OFFLINE = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+N_EXAMPLES = 3
+Source = pa.Table | Sequence[Path]  # a table, or the Parquet files of which it is the union
+
+
+def build(path: Path, sources: dict[str, Source], scripts: Iterable[Path], checks: Iterable[Path]) -> None:
+    """Make the database at path anew: the scripts, in order, see each source as `source.<name>` and make tables and views.
+
+    Columns of tables get the comments that the source of the same name carries. Raises UserError where a script or a check
+    fails; then the database that was there before stays as it was.
+    """
+    beside = path.with_name(path.name + ".tmp")
+    _remove(beside)
+    try:
+        with duckdb.connect(config=OFFLINE) as connection:
+            connection.execute(f"attach {_text(beside)} as warehouse (storage_version '{STORAGE_VERSION}')")
+            connection.execute("attach ':memory:' as source")
+            for name, source in sources.items():
+                _load(connection, name, source)
+            connection.execute("use warehouse")
+            for script in scripts:
+                _run(connection, script)
+            _comment(connection, {name: column_comments(source) for name, source in sources.items()})
+            for check in checks:
+                require_no_row(connection, check)
+            connection.execute("use memory; detach warehouse")
+        os.replace(beside, path)
+    finally:
+        _remove(beside)
+
+
+def connect(path: Path) -> duckdb.DuckDBPyConnection:
+    """A reader's connection: it cannot write, and sees no other file. Raises UserError where there is no database."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; make it with `dvc repro warehouse`")
+    return duckdb.connect(str(path), read_only=True, config=OFFLINE | {"enable_external_access": "false"})
+
+
+def rows(path: Path, query: str) -> pa.Table:
+    """What a query says. Raises UserError where the query is wrong or there is no database."""
+    with connect(path) as connection:
+        try:
+            return connection.sql(query).to_arrow_table()
+        except duckdb.Error as error:
+            raise UserError(f"the query cannot be answered: {_first_line(error)}") from None
+
+
+def column_comments(source: Source) -> dict[str, str]:
+    """Comment by column, from the metadata of the fields; of several files, what the last one says."""
+    schemas = [source.schema] if isinstance(source, pa.Table) else [pq.read_schema(file) for file in source]
+    return {field.name: field.metadata[b"comment"].decode() for fields in schemas for field in fields if b"comment" in (field.metadata or {})}
+
+
+def statement(script: Path) -> tuple[str, str]:
+    """What the first line of a file says, and its SQL."""
+    text = script.read_text(encoding="utf-8")
+    return text.splitlines()[0].removeprefix("--").strip(), text
+
+
+def require_no_row(connection: duckdb.DuckDBPyConnection, check: Path) -> None:
+    """Raise UserError with what must hold and example rows where the check's query returns any."""
+    rule, query = statement(check)
+    _run(connection, check)
+    broken = connection.sql(query).to_arrow_table()
+    if broken.num_rows:
+        examples = "; ".join(", ".join(f"{k}={v}" for k, v in row.items()) for row in broken.slice(0, N_EXAMPLES).to_pylist())
+        raise UserError(f"{check}: {rule} It does not hold for {broken.num_rows} rows, for example {examples}; the database is left as it was")
+
+
+def _load(connection: duckdb.DuckDBPyConnection, name: str, source: Source) -> None:
+    if isinstance(source, pa.Table):
+        connection.register("registered", source)
+        connection.execute(f"create table source.{name} as select * from registered")
+        connection.unregister("registered")
+        return
+    files = ", ".join(_text(file) for file in source)
+    connection.execute(f"create view source.{name} as select * from read_parquet([{files}], union_by_name = true, hive_partitioning = false)")
+
+
+def _run(connection: duckdb.DuckDBPyConnection, script: Path) -> None:
+    try:
+        connection.execute(script.read_text(encoding="utf-8"))
+    except duckdb.Error as error:
+        raise UserError(f"{script}: {_first_line(error)}; tables of an older version are made again by `dvc repro`") from None
+
+
+def _comment(connection: duckdb.DuckDBPyConnection, comments: dict[str, dict[str, str]]) -> None:
+    found = connection.execute("select table_name, column_name from duckdb_columns() where database_name = 'warehouse'").fetchall()
+    for table, column in found:
+        if column in comments.get(table, {}):
+            connection.execute(f'comment on column "{table}"."{column}" is {_text(comments[table][column])}')
+
+
+def _text(value: str | Path) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _remove(beside: Path) -> None:
+    for file in (beside, beside.with_name(beside.name + ".wal")):
+        file.unlink(missing_ok=True)
