@@ -44,10 +44,11 @@ def aligned_l2(pictures: np.ndarray, pairs: np.ndarray, enough: float, max_crop:
             if row not in seen:
                 seen[row] = views(x[row], places)
         best = [_closest(seen[a], x[b], max_gain), _closest(seen[b], x[a], max_gain)]
-        l2, side = min((value, side) for side, (value, _) in enumerate(best))
-        if enough < l2 <= 2 * enough:
-            source, target = (x[a], x[b]) if side == 0 else (x[b], x[a])
-            l2 = min(l2, _refined(source, target, places[best[side][1]], max_crop / 8, max_gain))
+        l2 = nearest = min(value for value, _ in best)
+        if enough < nearest <= 2 * enough:
+            for (value, row), (source, target) in zip(best, ((x[a], x[b]), (x[b], x[a])), strict=True):
+                if value == nearest:  # both where they tie, as black and white pictures do
+                    l2 = min(l2, _refined(source, target, places[row], max_crop / 8, max_gain))
         out[i] = l2
     return out
 

@@ -1,0 +1,221 @@
+"""The findings of all audits in one DuckDB file, with history. One database per project.
+
+An audit is kept under audits/<audit_id> as soon as its tables have passed the checks in sql/checks, and never written again. What
+it was made with is read from what the audit itself recorded, never from today's params.yaml: a release that was not audited again
+keeps its audit. The database is made anew from data/ and audits/ each time.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks import _checks, _database, _settings, _shards, _tables
+from tasks._settings import UserError
+from tasks._tables import column, schema
+
+DATABASE = Path("findings.duckdb")
+METRICS = Path("metrics.json")
+AUDITS = Path("audits")
+SQL = Path("sql")
+SCRIPTS = ("images", "duplicates", "prompts", "screening", "generations", "matches", "findings", "summary", "checks", "releases", "history", "views")
+SHARED = {"images": ("images", None), "duplicates": ("duplicates", None), "pairs": ("duplicates", "pairs"), "canaries": ("duplicates", "canaries"),
+          "prompts": ("prompts", None)}  # table of the database -> noun and side
+OF_RELEASE = {"screening": ("screening", None), "protocol": ("screening", "protocol"), "generations": ("generations", None),
+              "sampling": ("generations", "sampling"), "matches": ("matches", None), "findings": ("findings", None), "summary": ("summary", None)}
+SHARED_STAGES = ("inputs", "images", "image_embeddings", "duplicates", "prompts")
+RELEASE_STAGES = ("screening", "generations", "generation_embeddings", "matches", "findings", "summary")
+SHARED_BLOCKS = ("images", "image_embeddings", "duplicates", "prompts")  # settings that no protocol records
+HISTORY = ("findings", "sampling", "summary", "checks", "settings")
+
+RELEASES = schema(["position"], [
+    column("release", pa.string(), "Release under audit"),
+    column("position", pa.int32(), "Its place in params.yaml, from 0"),
+    column("compare_to", pa.string(), "Release it is compared to; the entry above unless params.yaml says otherwise, NULL for the first", nullable=True),
+    column("audit_id", pa.string(), "Its current audit"),
+])
+SETTINGS = schema(["release", "name"], [
+    column("release", pa.string(), "Release under audit"),
+    column("name", pa.string(), "Block and name of the setting, with dots between"),
+    column("value", pa.string(), "Its value as JSON"),
+])
+AUDIT = schema(["audit_id"], [
+    column("audit_id", pa.string(), "The release and 8 digits of a digest of what the audit was made with and what it found"),
+    column("release", pa.string(), "Release that was audited"),
+    column("audited_at", pa.timestamp("s"), "When the audit entered the history, UTC"),
+    column("protocol_digest", pa.string(), "Digest of model, prompts, settings, thresholds and stack, fixed before a picture was generated"),
+    column("model_digest", pa.string(), "Digest over the paths and digests of all files of the release"),
+    column("training_set_digest", pa.string(), "Digest over the paths and digests of all files of the training set and the held-out set"),
+    column("stack", pa.string(), "Versions, device and dtype"),
+])
+AUDIT_ID = column("audit_id", pa.string(), "The audit: a row of audits")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The current audit of a release."""
+
+    audit_id: str
+    bound: dict[str, Any]  # its row of AUDIT, less audited_at
+    tables: dict[str, pa.Table]  # by name of HISTORY
+
+
+def release_rows(releases: dict[str, dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """Rows of RELEASES, less audit_id, in the order of params.yaml. Raises UserError for none, or a compare_to that is not listed."""
+    if not releases:
+        raise UserError("releases: params.yaml lists none; add one, then run `dvc repro`")
+    made: list[dict[str, Any]] = []
+    for position, (name, spec) in enumerate(releases.items()):
+        above = made[-1]["release"] if made else None
+        other = (spec or {}).get("compare_to", above)
+        if other is not None and (other not in releases or other == name):
+            raise UserError(f"releases.{name}.compare_to '{other}' is not another release under audit; use one of {', '.join(releases)}, or null")
+        made.append({"release": name, "position": position, "compare_to": other})
+    return made
+
+
+def settings_rows(release: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of SETTINGS: blocks within blocks become dotted names, values JSON."""
+    made = []
+    for name, value in sorted(settings.items()):
+        if isinstance(value, dict):
+            made += [row | {"name": f"{name}.{row['name']}"} for row in settings_rows(release, value)]
+        else:
+            made.append({"release": release, "name": name, "value": json.dumps(value, sort_keys=True)})
+    return made
+
+
+def training_set_digest(files: list[dict[str, Any]]) -> str:
+    """Digest of the training set and held-out set, from their rows of inputs."""
+    return _shards.fingerprint(sorted((r["source"], r["path"], r["sha256"]) for r in files))
+
+
+def audit_id(bound: dict[str, Any], settings: list[dict[str, Any]], outcome: list[pa.Table]) -> str:
+    """The release and 8 hexadecimal digits: the same for the same model, training set, prompts, settings, stack and outcome.
+
+    The outcome is digested too, so that an audit whose tables changed with the code is another audit, never silently the old one.
+    """
+    digest = _shards.fingerprint(bound, settings, [table.to_pydict() for table in outcome])
+    return f"{bound['release']}-{digest[:8]}"
+
+
+def metrics(summaries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """metrics.json by release, from rows of summary: counts over all arms; rates, false share and total are the duplicated arm's."""
+    whole = [r for r in summaries if r["copies_bin"] == "all"]
+    made = {}
+    for release in sorted({r["release"] for r in whole}):
+        arms = [r for r in whole if r["release"] == release]
+        main_arm = next((r for r in arms if r["arm"] == "duplicated"), {})
+        made[release] = {
+            **{name: sum(r[name] for r in arms) for name in ("n_prompts", "n_findings", "n_evaluations")},
+            **{name: max(r[name] for r in arms) for name in ("n_controls", "n_controls_flagged")},
+            **{name: _rounded(main_arm.get(name)) for name in (
+                "extraction_rate", "fdr_estimate", "fdr_upper", "estimated_total", "estimated_total_low", "estimated_total_high")},
+            "extraction_rate_low": _rounded(main_arm.get("low")), "extraction_rate_high": _rounded(main_arm.get("high")),
+            "n_duplicated_findings": main_arm.get("n_findings"), "n_duplicated_prompts": main_arm.get("n_prompts")}
+    return made
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def require_same_prompts(protocol: dict[str, Any], prompts: pa.Table) -> None:
+    """Raise UserError where a release was audited with other prompts than there are now."""
+    asked = prompts.select(["prompt_id", "caption"]).to_pydict()
+    digest = _shards.fingerprint(protocol["model_digest"], protocol["stack"], asked, protocol["settings"])
+    if digest != protocol["protocol_digest"]:
+        name = protocol["release"]
+        raise UserError(f"release '{name}' was audited with other prompts than data/prompts holds; audit it again with `dvc repro summary@{name}`")
+
+
+def main() -> None:
+    """Keep the current audits in audits/, build findings.duckdb, write metrics.json."""
+    listed = _settings.all_settings()
+    rows = release_rows(listed.get("releases") or {})
+    with _shards.lock("warehouse"):
+        audits = [_audit(row["release"], {block: listed.get(block) for block in SHARED_BLOCKS}) for row in rows]
+        releases = _tables.table([row | {"audit_id": a.audit_id} for row, a in zip(rows, audits, strict=True)], RELEASES)
+        for left in AUDITS.glob(".*.tmp"):
+            shutil.rmtree(left)
+        pending = {a.audit_id: _pending(a) for a in audits if not (AUDITS / a.audit_id).is_dir()}
+        try:
+            _database.build(DATABASE, _sources(releases, audits, _folders(list(pending.values()))), [SQL / f"{name}.sql" for name in SCRIPTS],
+                            sorted((SQL / "checks").glob("*.sql")))
+        except BaseException:
+            for folder in pending.values():
+                shutil.rmtree(folder)
+            raise
+        for name, folder in pending.items():
+            os.rename(folder, AUDITS / name)
+        told = metrics([r for a in audits for r in a.tables["summary"].to_pylist()])
+        _tables.put_text(json.dumps(told, indent=2, sort_keys=True) + "\n", METRICS)
+    print(f"warehouse: {DATABASE} holds {', '.join(a.audit_id for a in audits)}; {len(pending)} new in {AUDITS}/, {len(_folders([]))} there in all")
+
+
+def _audit(release: str, shared: dict[str, Any]) -> Audit:
+    protocol = _tables.read("screening", release, side="protocol").to_pylist()[0]
+    require_same_prompts(protocol, _tables.read("prompts"))
+    files = [r for source in ("members", "held_out") for r in _tables.read("inputs", side=source).to_pylist()]
+    bound = {k: protocol[k] for k in ("release", "protocol_digest", "model_digest", "stack")} | {"training_set_digest": training_set_digest(files)}
+    settings = settings_rows(release, shared | json.loads(protocol["settings"]))
+    tables = {name: _tables.read(*_place(OF_RELEASE[name], release)) for name in ("findings", "sampling", "summary")}
+    identity = audit_id(bound, settings, list(tables.values()))
+    tables |= {"checks": _checks_of([(s, None) for s in SHARED_STAGES] + [(s, release) for s in RELEASE_STAGES], [release]),
+               "settings": _tables.table(settings, SETTINGS)}
+    return Audit(identity, bound | {"audit_id": identity}, tables)
+
+
+def _place(where: tuple[str, str | None], release: str | None) -> tuple[str, str | None, str | None]:
+    return where[0], release, where[1]
+
+
+def _checks_of(stages: list[tuple[str, str | None]], releases: list[str]) -> pa.Table:
+    """The checks of (stage, release), less those of inputs of other releases than these."""
+    made = pa.concat_tables([_tables.read(noun, release, side="checks").cast(_checks.SCHEMA) for noun, release in stages])
+    prefix = "inputs.releases/"
+    other = pc.and_(pc.starts_with(made["table_name"], prefix), pc.invert(pc.is_in(made["table_name"], pa.array([prefix + r for r in releases]))))
+    return made.filter(pc.invert(other))
+
+
+def _pending(audit: Audit) -> Path:
+    """The folder of an audit that is not in the history yet, beside its place."""
+    folder = AUDITS / f".{audit.audit_id}.tmp"
+    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    _tables.put(_tables.table([audit.bound | {"audited_at": now}], AUDIT), folder / "audit.parquet")
+    for name, table in audit.tables.items():
+        _tables.put(table.add_column(0, AUDIT_ID, [[audit.audit_id] * table.num_rows]), folder / f"{name}.parquet")
+    return folder
+
+
+def _folders(pending: list[Path]) -> list[Path]:
+    """All audits of the history and those about to enter it, in order of audit_id."""
+    kept = [p.parent for p in AUDITS.glob("*/audit.parquet") if not p.parent.name.startswith(".")]
+    return sorted([*kept, *pending], key=lambda p: p.name.removeprefix("."))
+
+
+def _sources(releases: pa.Table, audits: list[Audit], folders: list[Path]) -> dict[str, _database.Source]:
+    names = releases.column("release").to_pylist()
+    made: dict[str, _database.Source] = {name: [_existing(_place(where, None))] for name, where in SHARED.items()}
+    made |= {name: [_existing(_place(where, r)) for r in names] for name, where in OF_RELEASE.items()}
+    stages = [(s, None) for s in SHARED_STAGES] + [(s, r) for s in RELEASE_STAGES for r in names]
+    made |= {"releases": releases, "checks": _checks_of(stages, names), "settings": pa.concat_tables([a.tables["settings"] for a in audits])}
+    return made | {"audits": [f / "audit.parquet" for f in folders]} | {f"all_{name}": [f / f"{name}.parquet" for f in folders] for name in HISTORY}
+
+
+def _existing(place: tuple[str, str | None, str | None]) -> Path:
+    file = _tables.path(*place)
+    if not file.is_file():
+        noun, release, _ = place
+        raise UserError(f"{file} is missing; make it with `dvc repro {noun}{'@' + release if release else ''}`")
+    return file
+
+
+if __name__ == "__main__":
+    _settings.run(main)

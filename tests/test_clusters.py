@@ -1,0 +1,124 @@
+"""Stars against a twin written out and against components, which chain; counts of copies and sizes by hand."""
+
+import networkx as nx
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import adjusted_rand_score
+
+from tasks.measures.clusters import components, n_copies, sizes, star_centres
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """n, pairs a < b in order, weights and an order of assignment."""
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    n = draw(st.integers(1, 15))
+    edges = np.argwhere(np.triu(rng.random((n, n)) < draw(st.floats(0, 0.6)), 1))
+    return n, edges.reshape(-1, 2), rng.integers(0, 4, n), rng.permutation(n)
+
+
+CHAIN = np.array([[row, row + 1] for row in range(8)])
+
+
+@given(worlds())
+@settings(deadline=None)
+def test_copies_are_the_weights_of_the_image_and_its_direct_neighbours(world):
+    n, pairs, weight, _ = world
+    adjacency = np.eye(n, dtype=int)
+    adjacency[pairs[:, 0], pairs[:, 1]] = adjacency[pairs[:, 1], pairs[:, 0]] = 1
+    before = weight.copy()
+    assert np.array_equal(n_copies(n, pairs, weight), adjacency @ weight)
+    assert np.array_equal(weight, before)
+
+
+def test_copies_are_degree_plus_one_with_multiplicity_and_do_not_count_held_out_images():
+    pairs = np.array([[0, 1], [0, 2], [2, 3]])
+    assert n_copies(4, pairs, np.array([1, 1, 1, 1])).tolist() == [3, 2, 3, 2]
+    assert n_copies(4, pairs, np.array([1, 5, 0, 1])).tolist() == [6, 6, 2, 1]
+
+
+@given(worlds())
+@settings(deadline=None)
+def test_stars_are_those_of_a_twin_that_takes_centres_from_a_list(world):
+    n, pairs, _, order = world
+    near = {row: {row} for row in range(n)}
+    for a, b in pairs.tolist():
+        near[a].add(b)
+        near[b].add(a)
+    reference, left = {}, order.tolist()
+    while left:
+        centre = left[0]
+        reference |= {row: centre for row in left if row in near[centre]}
+        left = [row for row in left if row not in near[centre]]
+    assert star_centres(n, pairs, order).tolist() == [reference[row] for row in range(n)]
+
+
+@given(worlds(), st.integers(0, 1000))
+@settings(deadline=None)
+def test_stars_are_within_one_hop_whole_and_independent_of_the_order_of_pairs(world, seed):
+    n, pairs, _, order = world
+    centre = star_centres(n, pairs, order)
+    linked = {tuple(pair) for pair in pairs.tolist()} | {tuple(pair[::-1]) for pair in pairs.tolist()}
+    assert all(a == b or (a, b) in linked for a, b in enumerate(centre.tolist()))
+    assert np.array_equal(centre[centre], centre)
+    assert not any((a, b) in linked for a in set(centre.tolist()) for b in set(centre.tolist()))
+    shuffled = np.random.default_rng(seed).permutation(pairs)
+    assert np.array_equal(star_centres(n, shuffled, order), centre)
+    assert np.array_equal(star_centres(n, pairs[:, ::-1], order), centre)
+
+
+@given(worlds(), st.integers(0, 1000))
+@settings(deadline=None)
+def test_stars_do_not_depend_on_the_names_of_the_images(world, seed):
+    n, pairs, _, order = world
+    name = np.random.default_rng(seed).permutation(n)
+    assert np.array_equal(star_centres(n, name[pairs], name[order])[name], name[star_centres(n, pairs, order)])
+
+
+def test_stars_do_not_chain_where_components_do():
+    assert len(np.unique(components(9, CHAIN))) == 1
+    centre = star_centres(9, CHAIN, np.arange(9))
+    assert centre.tolist() == [0, 0, 2, 2, 4, 4, 6, 6, 8]
+    assert sizes(centre, np.ones(9)).max() == 2
+
+
+def test_two_families_joined_by_one_bridge_stay_two_when_the_densest_come_first():
+    left, right = [(0, row) for row in range(1, 6)], [(6, row) for row in range(7, 12)]
+    pairs = np.array([*left, (5, 7), *right])
+    order = np.argsort(-n_copies(12, pairs, np.ones(12, int)), kind="stable")
+    assert len(np.unique(components(12, pairs))) == 1
+    assert star_centres(12, pairs, order).tolist() == [0] * 6 + [6] * 6
+
+
+@given(worlds())
+@settings(deadline=None)
+def test_components_are_those_of_networkx_and_stars_never_cross_them(world):
+    n, pairs, _, order = world
+    graph = nx.Graph(pairs.tolist())
+    graph.add_nodes_from(range(n))
+    reference = np.empty(n, int)
+    for label, rows in enumerate(nx.connected_components(graph)):
+        reference[list(rows)] = label
+    labels = components(n, pairs)
+    assert adjusted_rand_score(labels, reference) == 1
+    assert len(np.unique(labels)) == nx.number_connected_components(graph)
+    assert np.array_equal(labels[star_centres(n, pairs, order)], labels)
+
+
+@given(worlds())
+@settings(deadline=None)
+def test_sizes_are_the_summed_weights_of_each_group(world):
+    n, pairs, weight, order = world
+    centre = star_centres(n, pairs, order)
+    found = sizes(centre, weight)
+    assert found.tolist() == [weight[centre == label].sum() for label in centre]
+    assert found[np.unique(centre)].sum() == weight.sum()
+
+
+def test_without_pairs_every_image_is_alone():
+    none = np.zeros((0, 2), int)
+    assert star_centres(3, none, np.array([2, 0, 1])).tolist() == [0, 1, 2]
+    assert len(np.unique(components(3, none))) == 3
+    assert n_copies(3, none, np.array([1, 4, 0])).tolist() == [1, 4, 0]
+    assert sizes(np.array([-7, 3, -7]), np.array([1, 4, 2])).tolist() == [3, 4, 3]

@@ -1,0 +1,98 @@
+"""Verdicts rest on the medoid and the nearest picture; controls bound them; dropped prompts are not flagged."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks import findings
+
+SETTINGS: dict[str, Any] = {"verbatim_l2": 0.15, "verbatim_margin": 0.7, "near_copy_margin": 0.85, "near_copy_similarity": 0.8, "clique_size": 10,
+                            "n_always_drawn": 16, "n_matched_controls": 40, "edge_l2": 0.1, "template_share": 0.25}
+
+
+def match(image_id: int = 1, *, l2: float = 0.05, margin: float | None = 0.3, similarity: float = 0.9, split: str = "member",
+          own: bool = True) -> dict[str, Any]:
+    return {"image_id": image_id, "cluster_id": image_id, "split": split, "l2": l2, "tiled_l2": l2, "adaptive_l2": 0.5, "margin": margin,
+            "similarity": similarity, "is_own_cluster": own}
+
+
+def evidence(matches: list[dict[str, Any]], *, prompt_id: int = 5, arm: str = "duplicated", clique: int = 16, n: int = 24) -> findings.Evidence:
+    generations = [{"generation_id": 100 * prompt_id + i, "index": i, "is_fresh": i >= 16, "seed": i} for i in range(n)]
+    return findings.Evidence(
+        {"prompt_id": prompt_id, "arm": arm, "image_id": 1, "cluster_id": 1, "caption": "a cat"},
+        {"clique_size": clique, "medoid_generation_id": generations[0]["generation_id"], "n_generations": n, "n_evaluations": 24 * n},
+        generations, {g["generation_id"]: matches for g in generations})
+
+
+@pytest.mark.parametrize(
+    ("row", "clique", "expected"),
+    [
+        (match(), 16, "verbatim"),
+        (match(l2=0.2, margin=0.8), 16, "near_copy"),
+        (match(l2=0.1, margin=0.9), 16, "undecided"),
+        (match(l2=0.1, margin=0.75, similarity=0.5), 3, "none"),
+        (match(l2=0.3, margin=0.5, similarity=0.1), 3, "none"),
+    ],
+)
+def test_match_types(row: dict[str, Any], clique: int, expected: str) -> None:
+    assert findings.finding(evidence([row], clique=clique), 0.8, SETTINGS)["match_type"] == expected
+
+
+def test_the_extracted_image_need_not_be_the_prompts_own() -> None:
+    row = findings.finding(evidence([match(7, own=False), match(1, l2=0.4, margin=8)]), 0.8, SETTINGS)
+    assert (row["match_type"], row["image_id"], row["is_own_image"]) == ("verbatim", 7, False)
+
+
+def test_hits_are_judged_on_what_every_prompt_gets_and_the_fresh_pictures() -> None:
+    e = evidence([match()], n=40)
+    for g in e.generations:
+        g["is_fresh"] = g["index"] >= 32
+    for i in range(16, 32):
+        e.matches[100 * 5 + i] = [match(l2=0.4, margin=2)]
+    row = findings.finding(e, 0.8, SETTINGS)
+    assert (row["n_judged"], row["n_hits"], row["n_generations"]) == (24, 24, 40)
+    assert row["hit_rate_low"] < row["hit_rate"] == 1 == row["hit_rate_high"]
+
+
+def test_a_target_that_beats_all_controls_has_the_smallest_p_they_allow() -> None:
+    controls = [evidence([match(i, margin=2.0)], prompt_id=i, arm="held_out") for i in range(10, 50)]
+    for c in controls:
+        c.prompt["cluster_id"] = c.prompt["image_id"] = c.prompt["prompt_id"]
+    rows = findings.findings([evidence([match(margin=0.2)]), *controls], [], {}, release="v1",
+                             screen_evaluations={i: 8 for i in range(60)}, settings=SETTINGS)
+    target = next(r for r in rows if r["arm"] == "duplicated")
+    assert target["p_value"] == pytest.approx(1 / 41) and target["q_value"] == pytest.approx(1 / 41)
+    assert all(r["p_value"] is None for r in rows if r["arm"] == "held_out")
+
+
+def test_a_prompt_that_the_screen_dropped_is_not_flagged_and_its_p_is_one() -> None:
+    dropped = evidence([]).prompt
+    controls = [evidence([match(i, margin=2.0)], prompt_id=i, arm="held_out") for i in range(10, 20)]
+    rows = findings.findings(controls, [dropped], {}, release="v1", screen_evaluations={i: 8 for i in range(60)}, settings=SETTINGS)
+    row = next(r for r in rows if r["prompt_id"] == dropped["prompt_id"])
+    assert (row["match_type"], row["n_generations"], row["p_value"], row["hit_rate"], row["n_evaluations"]) == ("none", 0, 1, None, 8)
+
+
+def test_near_copies_must_be_more_alike_than_any_but_one_in_a_hundred_controls() -> None:
+    controls = [evidence([match(similarity=s)], prompt_id=i, arm="held_out") for i, s in enumerate(np.linspace(0, 0.6, 50))]
+    assert findings.near_copy_similarity(controls) == pytest.approx(0.6)
+    assert findings.near_copy_similarity([evidence([match()])]) > 1
+
+
+def test_copies_are_those_that_the_release_was_trained_on() -> None:
+    import pyarrow as pa
+
+    pairs = pa.table({"image_id_a": [1, 1, 2], "image_id_b": [2, 3, 4], "is_copy": [True, True, False]})
+    assert findings.copies_in_release(pairs, {1, 3}) == {1: 2, 3: 2, 2: 1}
+    assert findings.copies_in_release(pairs, {2}) == {2: 1, 1: 1}
+
+
+def test_a_sharper_generation_is_worth_a_larger_thumbnail(rng: np.random.Generator) -> None:
+    training = np.clip(np.kron(rng.random((8, 8, 3)), np.ones((4, 4, 1))), 0, 1).astype(np.float32)
+    near = np.array([0.0, 0.04, 0.09, 0.2])
+    blurred = np.clip(training * 0.5 + 0.25, 0, 1)
+    sharp, dull = (findings.described({"caption": "a cat"}, g, training, near, (1000, 10)) for g in (training, blurred))
+    assert sharp["thumbnail_px"] == 32 and dull["thumbnail_px"] < 32 and sharp["code_bytes"] > dull["code_bytes"]
+    assert (sharp["eidetic_k"], sharp["eidetic_k_10"], sharp["eidetic_k_15"]) == (2, 3, 3)
+    assert sharp["search_bits"] == pytest.approx(np.log2(10_000) + 40)

@@ -1,0 +1,70 @@
+"""The nearest picture is found whatever the descriptors say; margins are those of brute force."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tasks import matches
+
+Maker = Callable[..., np.ndarray]
+
+
+def library(picture: Maker, *, n: int = 8, clusters: list[int] | None = None, vectors: np.ndarray | None = None) -> matches.Library:
+    pictures = np.stack([picture(i) for i in range(n)]).astype(np.float32) / 255
+    labels, cluster = np.unique(clusters or list(range(100, 100 + n)), return_inverse=True)
+    given = np.random.default_rng(1).normal(size=(n, 16)).astype(np.float32) if vectors is None else vectors
+    return matches.Library(np.arange(1, n + 1), cluster, labels, np.arange(n) < n - 2, given / np.linalg.norm(given, axis=1, keepdims=True), pictures)
+
+
+def rows_of(lib: matches.Library, shown: np.ndarray, vector: np.ndarray, own: dict[int, int] | None = None, k: int = 2) -> list[dict]:
+    generation = {"generation_id": 9, "release": "v1", "prompt_id": 3}
+    return matches.matches([generation], vector[None], shown[None], own or {}, lib, k=k)
+
+
+def test_pixels_find_the_copy_that_the_descriptors_miss(picture: Maker) -> None:
+    lib = library(picture)
+    rows = rows_of(lib, lib.pictures[2], -lib.vectors[2])
+    best = rows[0]
+    assert (best["split"], best["rank"], best["image_id"], best["l2"], best["margin"]) == ("member", 0, 3, 0, 0)
+
+
+def test_members_and_held_out_images_are_searched_alike(picture: Maker) -> None:
+    lib = library(picture)
+    rows = rows_of(lib, lib.pictures[7], lib.vectors[7])
+    nearest = {r["split"]: r for r in rows if r["rank"] == 0}
+    assert nearest["held_out"]["image_id"] == 8 and nearest["held_out"]["l2"] == 0
+    assert nearest["member"]["margin"] == np.inf
+
+
+def test_margins_equal_brute_force_over_clusters(picture: Maker, rng: np.random.Generator) -> None:
+    lib = library(picture, clusters=[1, 1, 1, 2, 2, 3, 4, 5])
+    shown = np.clip(lib.pictures[1] + rng.normal(0, 0.05, lib.pictures[1].shape), 0, 1).astype(np.float32)
+    l2 = np.sqrt(((lib.pictures - shown) ** 2).mean(axis=(1, 2, 3)))
+    for row in rows_of(lib, shown, lib.vectors[0], k=8):
+        same = lib.clusters[lib.cluster] == row["cluster_id"]
+        assert row["margin"] == pytest.approx(l2[same].min() / l2[~same].min(), rel=1e-4)
+        assert row["tiled_l2"] >= row["l2"]
+
+
+def test_the_prompts_own_cluster_is_always_among_the_rows(picture: Maker) -> None:
+    lib = library(picture)
+    rows = rows_of(lib, lib.pictures[0], lib.vectors[0], own={3: 105}, k=1)
+    assert [r["image_id"] for r in rows if r["is_own_cluster"]] == [6]
+
+
+def test_ranks_are_in_order_of_pixels_within_each_split(picture: Maker) -> None:
+    lib = library(picture)
+    rows = rows_of(lib, lib.pictures[4], lib.vectors[4], k=3)
+    for split in ("member", "held_out"):
+        of_split = [r for r in rows if r["split"] == split]
+        assert [r["rank"] for r in of_split] == list(range(len(of_split)))
+        assert [r["l2"] for r in of_split] == sorted(r["l2"] for r in of_split)
+
+
+def test_without_another_picture_there_is_no_margin(picture: Maker) -> None:
+    assert np.isnan(matches.margins(np.array([[0.1]]))).all()
+
+
+def test_two_equally_near_clusters_cannot_be_told_apart() -> None:
+    assert matches.margins(np.array([[0.1, 0.1, 0.5]], np.float32)).tolist()[0] == pytest.approx([1, 1, 5])

@@ -1,0 +1,55 @@
+"""No rate without n and interval, no list without its estimated false share."""
+
+from typing import Any
+
+import pytest
+
+from tasks import summary
+
+
+def found(n: int, k: int, *, arm: str = "duplicated", name: str = "10-29", stratum: str = "kept", sampled: bool = True, flagged: int = 0) -> list[dict[str, Any]]:
+    return [{"arm": arm, "copies_bin": name, "stratum": stratum, "n_generations": 16 if sampled else 0, "n_evaluations": 8, "cluster_id": i,
+             "is_extracted": i < k, "is_flagged": i < flagged, "match_type": "verbatim" if i < k else "none"} for i in range(n)]
+
+
+def made(rows: list[dict[str, Any]], frame: dict[tuple[str, str], int]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(r["arm"], r["copies_bin"]): r for r in summary.summary(rows, frame, release="v1", confidence=0.95).to_pylist()}
+
+
+def test_the_designs_own_figures_come_out() -> None:
+    """0 of 64 controls flagged with 34 findings of 96: 4 %, at most 13 %."""
+    row = made(found(96, 34) + found(64, 0, arm="held_out", name="unseen"), {})["duplicated", "all"]
+    assert row["fdr_estimate"] == pytest.approx(0.04, abs=0.005) and row["fdr_upper"] == pytest.approx(0.13, abs=0.005)
+    assert row["n_controls_needed"] > 64
+
+
+def test_a_census_says_so_and_its_total_is_exact() -> None:
+    row = made(found(20, 18), {("duplicated", "10-29"): 20})["duplicated", "10-29"]
+    assert row["is_census"] and (row["estimated_total"], row["estimated_total_low"], row["estimated_total_high"]) == (18, 18, 18)
+    assert row["low"] < row["extraction_rate"] == 0.9 < row["high"]
+
+
+def test_what_was_not_looked_at_still_counts_in_the_upper_end() -> None:
+    rows = found(10, 5) + found(10, 0, stratum="dropped", sampled=False)
+    row = made(rows, {("duplicated", "10-29"): 20})["duplicated", "10-29"]
+    assert (row["estimated_total_low"], row["estimated_total_high"]) == (5, 15)
+
+
+def test_a_sample_without_a_hit_has_an_upper_bound_above_zero() -> None:
+    row = made(found(16, 0, name="1", arm="singleton"), {("singleton", "1"): 400})["singleton", "all"]
+    assert row["estimated_total"] == 0 and row["estimated_total_high"] > 40
+
+
+def test_an_arm_that_was_not_drawn_at_random_has_no_total() -> None:
+    row = made(found(16, 2, arm="outlier", name="1"), {})["outlier", "all"]
+    assert row["estimated_total"] is None and row["n_findings"] == 2
+
+
+def test_without_controls_nothing_bounds_the_false_discoveries() -> None:
+    row = made(found(20, 5), {})["duplicated", "all"]
+    assert row["n_controls"] == 0 and row["fdr_estimate"] is None and row["fdr_upper"] is None
+
+
+def test_flagged_controls_raise_the_estimate() -> None:
+    clean, flagged = (made(found(96, 34) + found(64, 0, arm="held_out", name="unseen", flagged=f), {})["duplicated", "all"] for f in (0, 3))
+    assert flagged["n_controls_flagged"] == 3 and flagged["fdr_estimate"] > 3 * clean["fdr_estimate"]
