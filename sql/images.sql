@@ -33,4 +33,4 @@ semi join referred on images.image_id = referred.image_id
 order by images.image_id;
 
 comment on table images is
-'The pictures that a prompt, a finding, a match or a pair refers to, not all of the training set. One row per training or held-out image.';
+'The pictures that a prompt, finding, match or pair refers to, not the whole set. One row per training or held-out image.';

@@ -30,4 +30,4 @@ from source.summary
 order by release, arm, copies_bin;
 
 comment on table summary is
-'What the audit says of each arm, in rates with intervals; the bin all is the whole arm. One row per release, arm and bin of copies.';
+'What the audit says of each arm, with intervals; bin all is the whole arm. One row per release, arm and bin of copies.';

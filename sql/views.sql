@@ -1,24 +1,24 @@
--- Views for the questions an audit is asked most. One row per what each view says.
+-- The questions an audit is asked most, as views over the tables. One row per unit that the comment of each view names.
 create view release_comparison as
 with compared as (
     select
         releases.release,
         releases.compare_to as against,
-        now.prompt_id,
-        now.arm,
-        now.is_extracted,
+        latest.prompt_id,
+        latest.arm,
+        latest.is_extracted,
         earlier.is_extracted as was_extracted,
-        now.match_type,
+        latest.match_type,
         earlier.match_type as earlier_match_type,
-        now.n_copies,
+        latest.n_copies,
         earlier.n_copies as earlier_n_copies,
-        now.margin,
+        latest.margin,
         earlier.margin as earlier_margin,
-        now.hit_rate,
+        latest.hit_rate,
         earlier.hit_rate as earlier_hit_rate
     from releases
-    inner join findings as now on releases.release = now.release
-    inner join findings as earlier on releases.compare_to = earlier.release and now.prompt_id = earlier.prompt_id
+    inner join findings as latest on releases.release = latest.release
+    inner join findings as earlier on releases.compare_to = earlier.release and latest.prompt_id = earlier.prompt_id
 )
 
 select
@@ -33,7 +33,7 @@ select
         when compared.is_extracted then 'new'
         when compared.was_extracted then 'gone'
         else 'never'
-    end as change,
+    end as outcome,
     compared.is_extracted,
     compared.was_extracted,
     compared.match_type,
@@ -47,14 +47,16 @@ select
 from compared
 inner join prompts on compared.prompt_id = prompts.prompt_id;
 
-comment on view release_comparison is 'What became of each prompt between a release and the one it is compared to. One row per release and prompt.';
+comment on view release_comparison is
+'What became of each prompt between a release and the one it is compared to. One row per release and prompt.';
 comment on column release_comparison.release is 'Release under audit';
 comment on column release_comparison.against is 'Release it is compared to: releases.compare_to';
 comment on column release_comparison.prompt_id is 'The prompt';
 comment on column release_comparison.caption is 'Text given to both models';
 comment on column release_comparison.arm is 'Arm of the prompt';
 comment on column release_comparison.copies_bin is 'Bin of copies in the training set; NULL for images never seen';
-comment on column release_comparison.change is 'still (extracted from both), new (from this release only), gone (from the earlier one only) or never';
+comment on column release_comparison.outcome is
+'still (extracted from both), new (from this release only), gone (from the earlier one only) or never';
 comment on column release_comparison.is_extracted is 'Whether this release returns a training image';
 comment on column release_comparison.was_extracted is 'Whether the earlier one did';
 comment on column release_comparison.match_type is 'Match type in this release';
@@ -98,7 +100,8 @@ from summary
 left join found on summary.release = found.release and summary.arm = found.arm and summary.copies_bin = found.copies_bin
 where summary.copies_bin != 'all';
 
-comment on view extraction_by_copies is 'How the share of extracted images grows with their copies in the training set. One row per release, arm and bin of copies.';
+comment on view extraction_by_copies is
+'How the share of extracted images grows with their copies in the training set. One row per release, arm and bin of copies.';
 comment on column extraction_by_copies.release is 'Release under audit';
 comment on column extraction_by_copies.arm is 'Arm of the prompts';
 comment on column extraction_by_copies.copies_bin is 'Bin of copies in the training set; unseen for controls';
@@ -109,7 +112,8 @@ comment on column extraction_by_copies.n_findings is 'Prompts whose medoid is a 
 comment on column extraction_by_copies.extraction_rate is 'n_findings / n_prompts: by this attack, a lower bound';
 comment on column extraction_by_copies.low is 'Lower end of its 95 % Clopper-Pearson interval';
 comment on column extraction_by_copies.high is 'Upper end of its 95 % Clopper-Pearson interval';
-comment on column extraction_by_copies.is_census is 'Every cluster of the bin was prompted: the interval speaks of other seeds only';
+comment on column extraction_by_copies.is_census is
+'Every cluster of the bin was prompted: the interval speaks of other seeds only';
 comment on column extraction_by_copies.mean_hit_rate is 'Mean hit_rate of the findings; NULL without one';
 comment on column extraction_by_copies.median_l2 is 'Median l2 of the findings; NULL without one';
 
@@ -140,12 +144,22 @@ totals as (
 
 cumulated as (
     select
-        *,
+        release,
+        finding_id,
+        prompt_id,
+        arm,
+        match_type,
+        margin,
+        l2,
         row_number() over closest_first as list_length,
         count(*) filter (where is_target_hit) over closest_first as n_target_hits,
         count(*) filter (where is_control_hit) over closest_first as n_control_hits
     from judged
-    window closest_first as (partition by release order by margin, l2, finding_id rows between unbounded preceding and current row)
+    window closest_first as (
+        partition by release
+        order by margin, l2, finding_id
+        rows between unbounded preceding and current row
+    )
 )
 
 select
@@ -163,12 +177,16 @@ select
     totals.n_controls,
     case
         when totals.n_controls > 0 and cumulated.n_target_hits > 0
-            then least(1, totals.n_targets * (1 + cumulated.n_control_hits) / ((totals.n_controls + 1) * cumulated.n_target_hits))
+            then least(
+                1,
+                totals.n_targets * (1 + cumulated.n_control_hits) / ((totals.n_controls + 1) * cumulated.n_target_hits)
+            )
     end as fdr_estimate
 from cumulated
 inner join totals on cumulated.release = totals.release;
 
-comment on view precision_curve is 'What the list would be if it were cut at each margin: targets and controls that come as close to a picture. One row per release and sampled prompt, closest first.';
+comment on view precision_curve is
+'Targets and controls as close to a picture as each prompt: the list if it were cut there. One row per release and prompt.';
 comment on column precision_curve.release is 'Release under audit';
 comment on column precision_curve.list_length is 'Rank by margin, then l2: the list is cut after this row';
 comment on column precision_curve.finding_id is 'The finding at the cut';
@@ -178,10 +196,12 @@ comment on column precision_curve.match_type is 'Its verdict, for comparison: th
 comment on column precision_curve.margin is 'Its margin: the cut';
 comment on column precision_curve.l2 is 'Its l2';
 comment on column precision_curve.n_target_hits is 'Target prompts up to the cut whose picture is a member';
-comment on column precision_curve.n_control_hits is 'Controls up to the cut whose picture is held out: false alarms of the same rule';
+comment on column precision_curve.n_control_hits is
+'Controls up to the cut whose picture is held out: false alarms of the same rule';
 comment on column precision_curve.n_targets is 'Target prompts of the audit';
 comment on column precision_curve.n_controls is 'Control prompts of the audit';
-comment on column precision_curve.fdr_estimate is 'Decoy estimate n_targets (1 + n_control_hits) / ((n_controls + 1) n_target_hits) of the false share, at most 1; NULL without controls or hits';
+comment on column precision_curve.fdr_estimate is
+'False share: n_targets (1 + n_control_hits) / ((n_controls + 1) n_target_hits), at most 1; NULL without controls or hits';
 
 create view cost_per_finding as
 with published as (select 50000 as n_evaluations_per_prompt)
@@ -201,7 +221,8 @@ from summary
 cross join published
 where summary.copies_bin = 'all';
 
-comment on view cost_per_finding is 'What a finding cost in denoiser evaluations. One row per release and arm.';
+comment on view cost_per_finding is
+'What a finding cost in denoiser evaluations. One row per release and arm.';
 comment on column cost_per_finding.release is 'Release under audit';
 comment on column cost_per_finding.arm is 'Arm of the prompts';
 comment on column cost_per_finding.n_prompts is 'Prompts';
@@ -223,7 +244,8 @@ from duplicates
 where split = 'member'
 group by n_copies;
 
-comment on view duplicate_histogram is 'How many training images have how many copies. One row per number of copies.';
+comment on view duplicate_histogram is
+'How many training images have how many copies. One row per number of copies.';
 comment on column duplicate_histogram.n_copies is 'Copies in the training set, itself included';
 comment on column duplicate_histogram.n_images is 'Training images with that many';
 comment on column duplicate_histogram.n_clusters is 'Clusters they belong to';

@@ -30,10 +30,11 @@ def build(path: Path, sources: dict[str, Source], scripts: Iterable[Path], check
             connection.execute("attach ':memory:' as source")
             for name, source in sources.items():
                 _load(connection, name, source)
-            connection.execute("use warehouse")
+            connection.execute("use warehouse; begin transaction")
             for script in scripts:
                 _run(connection, script)
             _comment(connection, {name: column_comments(source) for name, source in sources.items()})
+            connection.execute("commit")
             for check in checks:
                 require_no_row(connection, check)
             connection.execute("use memory; detach warehouse")
@@ -61,7 +62,8 @@ def rows(path: Path, query: str) -> pa.Table:
 def column_comments(source: Source) -> dict[str, str]:
     """Comment by column, from the metadata of the fields; of several files, what the last one says."""
     schemas = [source.schema] if isinstance(source, pa.Table) else [pq.read_schema(file) for file in source]
-    return {field.name: field.metadata[b"comment"].decode() for fields in schemas for field in fields if b"comment" in (field.metadata or {})}
+    commented = [field for fields in schemas for field in fields if b"comment" in (field.metadata or {})]
+    return {field.name: field.metadata[b"comment"].decode() for field in commented}
 
 
 def statement(script: Path) -> tuple[str, str]:
@@ -73,11 +75,13 @@ def statement(script: Path) -> tuple[str, str]:
 def require_no_row(connection: duckdb.DuckDBPyConnection, check: Path) -> None:
     """Raise UserError with what must hold and example rows where the check's query returns any."""
     rule, query = statement(check)
-    _run(connection, check)
-    broken = connection.sql(query).to_arrow_table()
+    try:
+        broken = connection.sql(query).to_arrow_table()
+    except duckdb.Error as error:
+        raise UserError(f"{check}: {_first_line(error)}") from None
     if broken.num_rows:
         examples = "; ".join(", ".join(f"{k}={v}" for k, v in row.items()) for row in broken.slice(0, N_EXAMPLES).to_pylist())
-        raise UserError(f"{check}: {rule} It does not hold for {broken.num_rows} rows, for example {examples}; the database is left as it was")
+        raise UserError(f"{check}: {rule} Not so in {broken.num_rows} rows, for example {examples}; the database is left as it was")
 
 
 def _load(connection: duckdb.DuckDBPyConnection, name: str, source: Source) -> None:
@@ -87,7 +91,8 @@ def _load(connection: duckdb.DuckDBPyConnection, name: str, source: Source) -> N
         connection.unregister("registered")
         return
     files = ", ".join(_text(file) for file in source)
-    connection.execute(f"create view source.{name} as select * from read_parquet([{files}], union_by_name = true, hive_partitioning = false)")
+    union = f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
+    connection.execute(f"create view source.{name} as select * from {union}")
 
 
 def _run(connection: duckdb.DuckDBPyConnection, script: Path) -> None:
@@ -98,7 +103,8 @@ def _run(connection: duckdb.DuckDBPyConnection, script: Path) -> None:
 
 
 def _comment(connection: duckdb.DuckDBPyConnection, comments: dict[str, dict[str, str]]) -> None:
-    found = connection.execute("select table_name, column_name from duckdb_columns() where database_name = 'warehouse'").fetchall()
+    listed = "select table_name, column_name from duckdb_columns() where database_name = 'warehouse' and not internal"
+    found = connection.execute(listed).fetchall()
     for table, column in found:
         if column in comments.get(table, {}):
             connection.execute(f'comment on column "{table}"."{column}" is {_text(comments[table][column])}')

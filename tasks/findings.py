@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from tasks import _pictures, _settings, _sources, _tables
 from tasks._tables import column, schema
-from tasks.measures import distances, rates, stopping, templates, thumbnails, verdicts
+from tasks.measures import clusters, distances, rates, stopping, templates, thumbnails, verdicts
 from tasks.measures.identity import hash63
 
 SCHEMA = schema(
@@ -188,16 +188,6 @@ def described(row: dict[str, Any], generated: np.ndarray, training: np.ndarray, 
             **{name: distances.eidetic_k(near, delta) for name, delta in DELTAS.items()}}
 
 
-def copies_in_release(pairs: pa.Table, members: set[int]) -> dict[int, int]:
-    """n_copies by image_id among the members a release was trained on: confirmed neighbours and the image itself."""
-    counted = dict.fromkeys(members, 1)
-    for row in pairs.filter(pc.field("is_copy")).select(["image_id_a", "image_id_b"]).to_pylist():
-        for one, other in ((row["image_id_a"], row["image_id_b"]), (row["image_id_b"], row["image_id_a"])):
-            if other in members:
-                counted[one] = counted.get(one, 0) + 1
-    return counted
-
-
 def main(release: str) -> None:
     """Judge every prompt; write data/findings/<release>."""
     settings = _settings.settings("findings") | _stopping(_settings.settings("generations"))
@@ -213,7 +203,7 @@ def main(release: str) -> None:
     library = _Library(images, members, {i: r["cluster_id"] for i, r in counted.items()}, size_px)
     generated = _pictures.GenerationReader(release)
     of_prompt = {e.prompt["prompt_id"]: e for e in evidence}
-    n_copies = _copies(pairs=_tables.read("duplicates", side="pairs"), members=members, counted=counted)
+    n_copies = library.n_copies(_tables.read("duplicates", side="pairs").filter(pc.field("is_copy")))
     n_searched = (sum(r["n_generations"] for r in rows), len(rows))
     for row in rows:
         e = of_prompt.get(row["prompt_id"])
@@ -280,12 +270,6 @@ def _members(release: str, images: dict[int, dict[str, Any]]) -> set[int]:
     return {i for i in members if images[i]["key"] in keys}
 
 
-def _copies(pairs: pa.Table, members: set[int], counted: dict[int, dict[str, Any]]) -> dict[int, int]:
-    """n_copies of each image in the release; where all members count, those of `duplicates`."""
-    everyone = {i for i, r in counted.items() if r["split"] == "member"}
-    return {i: r["n_copies"] for i, r in counted.items()} if members == everyone else copies_in_release(pairs, members)
-
-
 class _Library:
     """Pictures of the training and held-out images at the audit's resolution, read once."""
 
@@ -299,6 +283,11 @@ class _Library:
     def picture(self, image_id: int) -> np.ndarray:
         """[s, s, 3] of an image."""
         return self.pictures[self.position[image_id]]
+
+    def n_copies(self, pairs: pa.Table) -> dict[int, int]:
+        """Copies of each image in the release."""
+        rows = np.stack([np.searchsorted(list(self.position), pairs.column(c).to_numpy()) for c in ("image_id_a", "image_id_b")], axis=1)
+        return dict(zip(self.position, clusters.copies_among([r["pixel_digest"] for r in self.rows], rows, self.is_member).tolist(), strict=True))
 
     def l2_to_members(self, image_id: int) -> np.ndarray:
         """[m] l2 of an image to the members of the release."""

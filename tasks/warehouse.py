@@ -24,11 +24,13 @@ DATABASE = Path("findings.duckdb")
 METRICS = Path("metrics.json")
 AUDITS = Path("audits")
 SQL = Path("sql")
-SCRIPTS = ("images", "duplicates", "prompts", "screening", "generations", "matches", "findings", "summary", "checks", "releases", "history", "views")
-SHARED = {"images": ("images", None), "duplicates": ("duplicates", None), "pairs": ("duplicates", "pairs"), "canaries": ("duplicates", "canaries"),
-          "prompts": ("prompts", None)}  # table of the database -> noun and side
+SCRIPTS = ("images", "duplicates", "prompts", "screening", "generations", "matches", "findings", "summary", "checks", "releases",
+           "history", "views")  # in this order
+SHARED = {"images": ("images", None), "duplicates": ("duplicates", None), "pairs": ("duplicates", "pairs"),
+          "canaries": ("duplicates", "canaries"), "prompts": ("prompts", None)}  # table of the database -> noun and side
 OF_RELEASE = {"screening": ("screening", None), "protocol": ("screening", "protocol"), "generations": ("generations", None),
-              "sampling": ("generations", "sampling"), "matches": ("matches", None), "findings": ("findings", None), "summary": ("summary", None)}
+              "sampling": ("generations", "sampling"), "matches": ("matches", None), "findings": ("findings", None),
+              "summary": ("summary", None)}
 SHARED_STAGES = ("inputs", "images", "image_embeddings", "duplicates", "prompts")
 RELEASE_STAGES = ("screening", "generations", "generation_embeddings", "matches", "findings", "summary")
 SHARED_BLOCKS = ("images", "image_embeddings", "duplicates", "prompts")  # settings that no protocol records
@@ -37,7 +39,7 @@ HISTORY = ("findings", "sampling", "summary", "checks", "settings")
 RELEASES = schema(["position"], [
     column("release", pa.string(), "Release under audit"),
     column("position", pa.int32(), "Its place in params.yaml, from 0"),
-    column("compare_to", pa.string(), "Release it is compared to; the entry above unless params.yaml says otherwise, NULL for the first", nullable=True),
+    column("compare_to", pa.string(), "Release it is compared to: the entry above unless params.yaml names one", nullable=True),
     column("audit_id", pa.string(), "Its current audit"),
 ])
 SETTINGS = schema(["release", "name"], [
@@ -49,9 +51,9 @@ AUDIT = schema(["audit_id"], [
     column("audit_id", pa.string(), "The release and 8 digits of a digest of what the audit was made with and what it found"),
     column("release", pa.string(), "Release that was audited"),
     column("audited_at", pa.timestamp("s"), "When the audit entered the history, UTC"),
-    column("protocol_digest", pa.string(), "Digest of model, prompts, settings, thresholds and stack, fixed before a picture was generated"),
+    column("protocol_digest", pa.string(), "Digest of model, prompts, settings, thresholds and stack, fixed before looking"),
     column("model_digest", pa.string(), "Digest over the paths and digests of all files of the release"),
-    column("training_set_digest", pa.string(), "Digest over the paths and digests of all files of the training set and the held-out set"),
+    column("training_set_digest", pa.string(), "Digest over the files of the training set and the held-out set"),
     column("stack", pa.string(), "Versions, device and dtype"),
 ])
 AUDIT_ID = column("audit_id", pa.string(), "The audit: a row of audits")
@@ -67,7 +69,10 @@ class Audit:
 
 
 def release_rows(releases: dict[str, dict[str, Any] | None]) -> list[dict[str, Any]]:
-    """Rows of RELEASES, less audit_id, in the order of params.yaml. Raises UserError for none, or a compare_to that is not listed."""
+    """Rows of RELEASES, less audit_id, in the order of params.yaml.
+
+    Raises UserError where there is none, or a compare_to that is not listed.
+    """
     if not releases:
         raise UserError("releases: params.yaml lists none; add one, then run `dvc repro`")
     made: list[dict[str, Any]] = []
@@ -75,7 +80,7 @@ def release_rows(releases: dict[str, dict[str, Any] | None]) -> list[dict[str, A
         above = made[-1]["release"] if made else None
         other = (spec or {}).get("compare_to", above)
         if other is not None and (other not in releases or other == name):
-            raise UserError(f"releases.{name}.compare_to '{other}' is not another release under audit; use one of {', '.join(releases)}, or null")
+            raise UserError(f"releases.{name}.compare_to '{other}' is not another release under audit ({', '.join(releases)}) or null")
         made.append({"release": name, "position": position, "compare_to": other})
     return made
 
@@ -106,7 +111,7 @@ def audit_id(bound: dict[str, Any], settings: list[dict[str, Any]], outcome: lis
 
 
 def metrics(summaries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """metrics.json by release, from rows of summary: counts over all arms; rates, false share and total are the duplicated arm's."""
+    """metrics.json by release, from rows of summary: counts over all arms; rate, false share and total of the duplicated arm."""
     whole = [r for r in summaries if r["copies_bin"] == "all"]
     made = {}
     for release in sorted({r["release"] for r in whole}):
@@ -132,7 +137,7 @@ def require_same_prompts(protocol: dict[str, Any], prompts: pa.Table) -> None:
     digest = _shards.fingerprint(protocol["model_digest"], protocol["stack"], asked, protocol["settings"])
     if digest != protocol["protocol_digest"]:
         name = protocol["release"]
-        raise UserError(f"release '{name}' was audited with other prompts than data/prompts holds; audit it again with `dvc repro summary@{name}`")
+        raise UserError(f"release '{name}' was audited with other prompts than data/prompts holds; audit it again: `dvc repro summary@{name}`")
 
 
 def main() -> None:
@@ -145,9 +150,10 @@ def main() -> None:
         for left in AUDITS.glob(".*.tmp"):
             shutil.rmtree(left)
         pending = {a.audit_id: _pending(a) for a in audits if not (AUDITS / a.audit_id).is_dir()}
+        sources = _sources(releases, audits, _folders(list(pending.values())))
+        scripts, checks = [SQL / f"{name}.sql" for name in SCRIPTS], sorted((SQL / "checks").glob("*.sql"))
         try:
-            _database.build(DATABASE, _sources(releases, audits, _folders(list(pending.values()))), [SQL / f"{name}.sql" for name in SCRIPTS],
-                            sorted((SQL / "checks").glob("*.sql")))
+            _database.build(DATABASE, sources, scripts, checks)
         except BaseException:
             for folder in pending.values():
                 shutil.rmtree(folder)
@@ -156,19 +162,20 @@ def main() -> None:
             os.rename(folder, AUDITS / name)
         told = metrics([r for a in audits for r in a.tables["summary"].to_pylist()])
         _tables.put_text(json.dumps(told, indent=2, sort_keys=True) + "\n", METRICS)
-    print(f"warehouse: {DATABASE} holds {', '.join(a.audit_id for a in audits)}; {len(pending)} new in {AUDITS}/, {len(_folders([]))} there in all")
+    held = ", ".join(a.audit_id for a in audits)
+    print(f"warehouse: {DATABASE} holds {held}; {len(pending)} new in {AUDITS}/, {len(_folders([]))} there in all")
 
 
 def _audit(release: str, shared: dict[str, Any]) -> Audit:
     protocol = _tables.read("screening", release, side="protocol").to_pylist()[0]
     require_same_prompts(protocol, _tables.read("prompts"))
     files = [r for source in ("members", "held_out") for r in _tables.read("inputs", side=source).to_pylist()]
-    bound = {k: protocol[k] for k in ("release", "protocol_digest", "model_digest", "stack")} | {"training_set_digest": training_set_digest(files)}
+    bound = {k: protocol[k] for k in ("release", "protocol_digest", "model_digest", "stack")}
+    bound |= {"training_set_digest": training_set_digest(files)}
     settings = settings_rows(release, shared | json.loads(protocol["settings"]))
     tables = {name: _tables.read(*_place(OF_RELEASE[name], release)) for name in ("findings", "sampling", "summary")}
     identity = audit_id(bound, settings, list(tables.values()))
-    tables |= {"checks": _checks_of([(s, None) for s in SHARED_STAGES] + [(s, release) for s in RELEASE_STAGES], [release]),
-               "settings": _tables.table(settings, SETTINGS)}
+    tables |= {"checks": _checks_of([release]), "settings": _tables.table(settings, SETTINGS)}
     return Audit(identity, bound | {"audit_id": identity}, tables)
 
 
@@ -176,12 +183,13 @@ def _place(where: tuple[str, str | None], release: str | None) -> tuple[str, str
     return where[0], release, where[1]
 
 
-def _checks_of(stages: list[tuple[str, str | None]], releases: list[str]) -> pa.Table:
-    """The checks of (stage, release), less those of inputs of other releases than these."""
+def _checks_of(releases: list[str]) -> pa.Table:
+    """The checks of all stages, less those of other releases than these."""
+    stages = [(noun, None) for noun in SHARED_STAGES] + [(noun, release) for noun in RELEASE_STAGES for release in releases]
     made = pa.concat_tables([_tables.read(noun, release, side="checks").cast(_checks.SCHEMA) for noun, release in stages])
     prefix = "inputs.releases/"
-    other = pc.and_(pc.starts_with(made["table_name"], prefix), pc.invert(pc.is_in(made["table_name"], pa.array([prefix + r for r in releases]))))
-    return made.filter(pc.invert(other))
+    is_of_these = pc.is_in(made["table_name"], pa.array([prefix + release for release in releases]))
+    return made.filter(pc.or_(is_of_these, pc.invert(pc.starts_with(made["table_name"], prefix))))
 
 
 def _pending(audit: Audit) -> Path:
@@ -204,9 +212,9 @@ def _sources(releases: pa.Table, audits: list[Audit], folders: list[Path]) -> di
     names = releases.column("release").to_pylist()
     made: dict[str, _database.Source] = {name: [_existing(_place(where, None))] for name, where in SHARED.items()}
     made |= {name: [_existing(_place(where, r)) for r in names] for name, where in OF_RELEASE.items()}
-    stages = [(s, None) for s in SHARED_STAGES] + [(s, r) for s in RELEASE_STAGES for r in names]
-    made |= {"releases": releases, "checks": _checks_of(stages, names), "settings": pa.concat_tables([a.tables["settings"] for a in audits])}
-    return made | {"audits": [f / "audit.parquet" for f in folders]} | {f"all_{name}": [f / f"{name}.parquet" for f in folders] for name in HISTORY}
+    made |= {"releases": releases, "checks": _checks_of(names), "settings": pa.concat_tables([a.tables["settings"] for a in audits])}
+    made |= {f"all_{name}": [folder / f"{name}.parquet" for folder in folders] for name in HISTORY}
+    return made | {"audits": [folder / "audit.parquet" for folder in folders]}
 
 
 def _existing(place: tuple[str, str | None, str | None]) -> Path:

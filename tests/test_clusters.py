@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
+from tasks.measures import clusters
 from tasks.measures.clusters import components, n_copies, sizes, star_centres
 
 
@@ -122,3 +123,10 @@ def test_without_pairs_every_image_is_alone():
     assert len(np.unique(components(3, none))) == 3
     assert n_copies(3, none, np.array([1, 4, 0])).tolist() == [1, 4, 0]
     assert sizes(np.array([-7, 3, -7]), np.array([1, 4, 2])).tolist() == [3, 4, 3]
+
+
+def test_copies_are_those_that_the_release_was_trained_on() -> None:
+    digests, pairs = ["x", "x", "y", "z"], np.array([[0, 1], [0, 2]])  # two files of x, y a copy of x, z alone
+    assert clusters.copies_among(digests, pairs, np.array([True] * 4)).tolist() == [3, 3, 3, 1]
+    assert clusters.copies_among(digests, pairs, np.array([False, True, False, True])).tolist() == [1, 1, 1, 1]
+    assert clusters.copies_among(digests, pairs, np.array([False, False, True, False])).tolist() == [1, 1, 1, 0]

@@ -1,225 +1,228 @@
-"""Pixel distances against brute force, scipy and scikit-learn, and their properties."""
+"""The distances against brute force and scipy, and the properties that their docstrings promise."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from scipy.spatial.distance import cdist
-from sklearn.metrics import root_mean_squared_error
-from sklearn.neighbors import NearestNeighbors
 
 from tasks.measures import distances
+from tasks.measures.distances import (
+    adaptive_l2,
+    eidetic_k,
+    is_degenerate,
+    l2,
+    margin,
+    pairwise_l2,
+    pairwise_tiled_l2,
+    pairwise_tiles,
+    tile_slices,
+    tiled_l2,
+)
 
-PIXELS = st.floats(0, 1, width=32)
-
-
-@st.composite
-def pairs(draw, min_side=4, max_side=11):
-    shape = (draw(st.integers(min_side, max_side)), draw(st.integers(min_side, max_side)), 3)
-    picture = hnp.arrays(np.float32, shape, elements=PIXELS)
-    return draw(picture), draw(picture)
-
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).random(shape, np.float32)
-
-
-def _reference_array_split_tiled(a, b, tiles):
-    """The largest tile's l2 by np.array_split and scikit-learn."""
-    cut = lambda x: [t for band in np.array_split(x, tiles, 0) for t in np.array_split(band, tiles, 1)]
-    return max(root_mean_squared_error(s.ravel(), t.ravel()) for s, t in zip(cut(a), cut(b), strict=True))
+sides, seeds = st.integers(4, 13), st.integers(0, 10_000)
+quick = settings(deadline=None, max_examples=60)
 
 
-@given(pairs())
-def test_l2_is_the_root_mean_squared_error_of_scikit_learn(pair):
-    a, b = (x.astype(np.float64) for x in pair)
-    assert distances.l2(*pair) == pytest.approx(root_mean_squared_error(a.ravel(), b.ravel()), abs=1e-7)
+def pictures_of(n: int, height: int, width: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).random((n, height, width, 3), dtype=np.float32)
 
 
-def test_l2_of_black_and_white_is_1_and_of_a_picture_to_itself_0():
-    black, white = np.zeros((8, 8, 3), np.float32), np.ones((8, 8, 3), np.float32)
-    assert distances.l2(black, white) == 1
-    assert distances.l2(white, white) == 0
-    assert distances.l2(black, black + np.float32(0.25)) == 0.25
+def tile_twin(a: np.ndarray, b: np.ndarray, tiles: int) -> list[float]:
+    """Each tile's l2, cut by np.array_split."""
+    rows = zip(np.array_split(a, tiles, axis=0), np.array_split(b, tiles, axis=0), strict=True)
+    return [float(np.sqrt(np.mean((x.astype(float) - y) ** 2)))
+            for p, q in rows for x, y in zip(np.array_split(p, tiles, axis=1), np.array_split(q, tiles, axis=1), strict=True)]
 
 
-def test_l2_converts_to_the_sum_of_squares_that_webster_publishes():
-    a = np.zeros((256, 256, 3), np.float32)
-    assert distances.l2(a, a + np.float32(0.15)) ** 2 * a.size == pytest.approx(4424, abs=1)  # methods.md, section 2
+@given(sides, sides, seeds)
+@quick
+def test_l2_is_the_euclidean_distance_over_the_root_of_the_number_of_values(height, width, seed):
+    a, b = pictures_of(2, height, width, seed)
+    reference = np.linalg.norm(a.astype(float).ravel() - b.ravel()) / np.sqrt(a.size)
+    assert l2(a, b) == pytest.approx(reference, rel=1e-9)
+    assert l2(a, b) == l2(b, a) and l2(a, a) == 0
 
 
-@pytest.mark.parametrize("measure", [distances.l2, distances.tiled_l2])
-def test_pictures_of_other_shapes_or_ranges_are_refused_by_name(measure):
-    good = noise(8, 8, 3)
-    with pytest.raises(ValueError, match=r"\(8, 8, 3\) and \(8, 9, 3\) have no distance"):
-        measure(good, noise(8, 9, 3))
-    with pytest.raises(ValueError, match=r"picture b has pixels in \[0, 255\], not in \[0, 1\]"):
-        measure(good, np.linspace(0, 255, 192).reshape(8, 8, 3))
-    with pytest.raises(ValueError, match="picture a"):
-        measure(good - np.float32(1), good)
-    with pytest.raises(ValueError, match="picture b has pixels in .nan"):
-        measure(good, np.full_like(good, np.nan))
+def test_l2_runs_from_zero_to_one():
+    black, white = np.zeros((4, 4, 3), np.float32), np.ones((4, 4, 3), np.float32)
+    assert l2(black, white) == 1
+    assert l2(black, white / 4) == 0.25
 
 
-@given(pairs(), st.integers(1, 4))
-def test_tiled_l2_cuts_uneven_pictures_as_array_split_does(pair, tiles):
-    a, b = (x.astype(np.float64) for x in pair)
-    assert distances.tiled_l2(*pair, tiles=tiles) == pytest.approx(_reference_array_split_tiled(a, b, tiles), abs=1e-7)
+@given(sides, sides, seeds)
+@quick
+def test_l2_keeps_the_triangle_inequality(height, width, seed):
+    a, b, c = pictures_of(3, height, width, seed)
+    assert l2(a, c) <= l2(a, b) + l2(b, c) + 1e-12
 
 
-@given(pairs(), st.integers(1, 4))
-def test_tiled_l2_is_never_below_l2_and_both_are_symmetric_and_within_0_and_1(pair, tiles):
-    a, b = pair
-    assert 0 <= distances.l2(a, b) <= distances.tiled_l2(a, b, tiles) <= 1
-    assert distances.l2(a, b) == distances.l2(b, a)
-    assert distances.tiled_l2(a, b, tiles) == distances.tiled_l2(b, a, tiles)
+@given(sides, sides, seeds, st.integers(1, 4))
+@quick
+def test_tiled_l2_is_the_largest_tile_symmetric_and_never_below_l2(height, width, seed, tiles):
+    a, b = pictures_of(2, height, width, seed)
+    assert tiled_l2(a, b, tiles) == pytest.approx(max(tile_twin(a, b, tiles)), rel=1e-9)
+    assert tiled_l2(a, b, tiles) == tiled_l2(b, a, tiles)
+    assert tiled_l2(a, b, tiles) >= l2(a, b)
+    assert tiled_l2(a, a, tiles) == 0
 
 
-def test_tiled_l2_sees_the_one_tile_that_a_uniform_background_hides():
-    a = np.ones((32, 32, 3), np.float32)
+@given(st.integers(4, 20), st.floats(0, 1, width=32))
+@quick
+def test_tiled_l2_of_an_even_difference_is_not_below_l2_by_rounding(side, value):
+    a, b = np.zeros((side, side, 3), np.float32), np.full((side, side, 3), value, np.float32)
+    assert l2(a, b) <= tiled_l2(a, b) <= l2(a, b) + 1e-12
+
+
+def test_tiled_l2_sees_what_l2_averages_away():
+    a = np.zeros((16, 16, 3), np.float32)
     b = a.copy()
-    b[8:16, 24:32] = 0
-    assert distances.l2(a, b) == 0.25
-    assert distances.tiled_l2(a, b) == 1
+    b[4:8, 8:12] = 1  # one whole tile of sixteen
+    assert l2(a, b) == 0.25 and tiled_l2(a, b) == 1
 
 
-def test_a_picture_with_fewer_pixels_than_tiles_is_refused():
-    with pytest.raises(ValueError, match="3 x 9 px has no 4 x 4 tiles"):
-        distances.tiled_l2(noise(3, 9, 3), noise(3, 9, 3))
-    with pytest.raises(ValueError, match="no 4 x 4 tiles"):
-        distances.pairwise_tiles(noise(2, 9, 3, 3))
+@pytest.mark.parametrize("distance", [l2, tiled_l2])
+def test_pictures_of_unlike_sizes_or_pixels_out_of_range_are_an_error(distance):
+    good = np.full((4, 4, 3), 0.5)
+    with pytest.raises(ValueError, match="bring both to one size"):
+        distance(good, np.full((4, 5, 3), 0.5))
+    for wrong in (255 * good, good - 0.6, np.full((4, 4, 3), np.nan)):
+        with pytest.raises(ValueError, match="divide 8-bit pixels by 255"):
+            distance(good, wrong)
+        with pytest.raises(ValueError, match="picture a has pixels"):
+            distance(wrong, good)
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12))
-def test_tile_slices_visit_every_pixel_once(height, width, tiles):
-    if min(height, width) < tiles:
-        return
-    seen = np.zeros((height, width), int)
-    for rows, columns in distances.tile_slices(height, width, tiles):
-        seen[rows, columns] += 1
-    assert (seen == 1).all()
-
-
-@settings(deadline=None)
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 50), st.integers(0, 2**32 - 1))
-def test_pairwise_l2_equals_scipys_euclidean_over_the_root_of_the_width(n, m, width, seed):
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), seeds)
+@quick
+def test_pairwise_l2_is_scipys_cdist(n, m, width, seed):
     rng = np.random.default_rng(seed)
-    a, b = rng.random((n, width), np.float32), rng.random((m, width), np.float32)
-    made = distances.pairwise_l2(a, b)
-    assert made.dtype == np.float32
-    np.testing.assert_allclose(made, cdist(a, b) / np.sqrt(width), atol=1e-6)
+    a, b = rng.random((n, width), dtype=np.float32), rng.random((m, width), dtype=np.float32)
+    b[0] = a[0]
+    found = pairwise_l2(a, b)
+    assert found.dtype == np.float32 and found.shape == (n, m)
+    np.testing.assert_allclose(found, cdist(a.astype(float), b.astype(float)) / np.sqrt(width), atol=2e-7)
+    assert found[0, 0] == 0
 
 
-@pytest.mark.parametrize("step", [0, 1e-6, 1e-5, 1e-4, 1e-3])
-def test_pairwise_l2_is_accurate_near_zero_where_a_float32_product_is_not(step):
-    bright = np.full((1, 49_152), 0.98) + 0.01 * noise(1, 49_152)
-    a = np.concatenate([bright, bright + step]).astype(np.float32)
-    made = distances.pairwise_l2(a, a)
-    assert made[0, 1] == pytest.approx(float(np.sqrt(np.mean((a[0].astype(float) - a[1]) ** 2))), abs=3e-7)
-    assert (np.diag(made) == 0).all()
-    assert (made == made.T).all()
+def test_pairwise_l2_resolves_a_tiny_difference_between_bright_pictures():
+    a = np.full((1, 3072), 0.9, np.float32)
+    b = np.concatenate([a, a, 1 - a])
+    b[1] += np.float32(1e-5)
+    reference = float(b[1, 0]) - float(a[0, 0])
+    np.testing.assert_allclose(pairwise_l2(a, b)[0, :2], [0, reference], rtol=1e-3)
 
 
-def test_pairwise_l2_tells_a_copy_from_a_picture_with_one_level_of_one_pixel_changed():
-    a = np.round(noise(1, 512 * 512 * 3) * 255) / np.float32(255)
-    b = a.copy()
-    b[0, 7] += 1 / 255 if b[0, 7] < 0.5 else -1 / 255
-    assert distances.pairwise_l2(a, a.copy())[0, 0] == 0
-    assert distances.pairwise_l2(a, b)[0, 0] == pytest.approx(1 / 255 / np.sqrt(a.size), rel=0.02)
+def test_pairwise_l2_of_nothing_is_empty_and_of_unlike_widths_an_error():
+    assert pairwise_l2(np.zeros((0, 5)), np.zeros((3, 5))).shape == (0, 3)
+    with pytest.raises(ValueError, match="flatten"):
+        pairwise_l2(np.zeros((2, 5)), np.zeros((2, 6)))
+    with pytest.raises(ValueError, match="flatten"):
+        pairwise_l2(np.zeros((2, 5, 3)), np.zeros((2, 5, 3)))
 
 
-def test_pairwise_l2_of_no_pictures_is_empty_and_of_other_widths_refused():
-    assert distances.pairwise_l2(np.zeros((0, 5), np.float32), noise(3, 5)).shape == (0, 3)
-    assert distances.pairwise_l2(noise(3, 5), np.zeros((0, 5), np.float32)).shape == (3, 0)
-    with pytest.raises(ValueError, match="flatten the pictures first"):
-        distances.pairwise_l2(noise(3, 5), noise(3, 6))
-    with pytest.raises(ValueError, match="flatten the pictures first"):
-        distances.pairwise_l2(noise(3, 2, 2, 3), noise(3, 12))
+@given(st.integers(1, 5), sides, sides, seeds, st.integers(1, 4))
+@quick
+def test_pairwise_tiles_are_each_tiles_l2_in_row_major_order(n, height, width, seed, tiles):
+    pictures = pictures_of(n, height, width, seed)
+    found = pairwise_tiles(pictures, tiles)
+    reference = [[tile_twin(a, b, tiles) for b in pictures] for a in pictures]
+    np.testing.assert_allclose(found, np.moveaxis(np.array(reference), -1, 0), atol=2e-7)
 
 
-@pytest.mark.parametrize("shape", [(5, 16, 16, 3), (4, 13, 18, 3)])
-def test_pairwise_tiles_are_the_l2_of_each_tile_one_pair_at_a_time(shape):
-    pictures = noise(*shape)
-    made = distances.pairwise_tiles(pictures)
-    for t, (rows, columns) in enumerate(distances.tile_slices(*shape[1:3], 4)):
-        for i in range(shape[0]):
-            for j in range(shape[0]):
-                assert made[t, i, j] == pytest.approx(distances.l2(pictures[i, rows, columns], pictures[j, rows, columns]), abs=1e-6)
+@given(st.integers(1, 5), sides, sides, seeds)
+@quick
+def test_pairwise_tiled_l2_is_tiled_l2_symmetric_with_a_diagonal_of_zeros(n, height, width, seed):
+    pictures = pictures_of(n, height, width, seed)
+    found = pairwise_tiled_l2(pictures)
+    np.testing.assert_allclose(found, [[tiled_l2(a, b) for b in pictures] for a in pictures], atol=2e-7)
+    assert np.array_equal(found, found.T) and not np.diag(found).any()
 
 
-def test_pairwise_tiled_l2_is_tiled_l2_of_all_pairs_whatever_their_order():
-    pictures = noise(6, 17, 16, 3)
-    made = distances.pairwise_tiled_l2(pictures)
-    expected = [[distances.tiled_l2(a, b) for b in pictures] for a in pictures]
-    np.testing.assert_allclose(made, expected, atol=1e-6)
-    order = np.random.default_rng(1).permutation(6)
-    np.testing.assert_allclose(distances.pairwise_tiled_l2(pictures[order]), made[np.ix_(order, order)], atol=1e-6)
+@given(st.integers(2, 6), seeds)
+@quick
+def test_pairwise_tiled_l2_follows_the_order_of_the_pictures(n, seed):
+    pictures, order = pictures_of(n, 8, 8, seed), np.random.default_rng(seed).permutation(n)
+    np.testing.assert_allclose(pairwise_tiled_l2(pictures[order]), pairwise_tiled_l2(pictures)[np.ix_(order, order)], atol=2e-7)
 
 
-def test_adaptive_l2_compares_with_the_neighbours_of_the_generation_as_scikit_learn_finds_them():
-    generated, training = noise(1, 48), noise(200, 48, seed=1)
-    near, _ = NearestNeighbors(n_neighbors=50).fit(training).kneighbors(generated)
-    everything = distances.pairwise_l2(generated, training)[0]
-    expected = near[0, 0] / (0.5 * near[0].mean())  # the root of the width cancels
-    assert distances.adaptive_l2(float(everything.min()), everything) == pytest.approx(expected, rel=1e-5)
+@given(st.floats(0, 1), st.lists(st.floats(0.01, 1), min_size=1, max_size=80), st.integers(1, 60), st.floats(0.1, 2))
+@quick
+def test_adaptive_l2_divides_by_alpha_times_the_mean_of_the_n_nearest(distance, neighbours, n, alpha):
+    nearest = sorted(neighbours)[:n]
+    reference = distance / (alpha * sum(nearest) / len(nearest))
+    assert adaptive_l2(distance, np.array(neighbours), n, alpha) == pytest.approx(reference)
+    assert adaptive_l2(distance, np.array(neighbours[::-1]), n, alpha) == pytest.approx(reference)
 
 
-@given(st.floats(1e-6, 1), st.lists(st.floats(1e-3, 1), min_size=1, max_size=80), st.floats(0.1, 10))
-def test_adaptive_l2_has_no_unit_and_no_order(distance, neighbours, scale):
-    values = np.array(neighbours)
-    made = distances.adaptive_l2(distance, values)
-    assert distances.adaptive_l2(distance * scale, values * scale) == pytest.approx(made)
-    assert distances.adaptive_l2(distance, values[::-1]) == pytest.approx(made)
-    assert distances.adaptive_l2(distance, values, alpha=1.0) == pytest.approx(made / 2)
+def test_adaptive_l2_uses_fifty_neighbours_and_one_half():
+    neighbours = np.concatenate([np.full(50, 0.2), np.full(1000, 0.9)])
+    assert adaptive_l2(0.1, neighbours) == pytest.approx(1)
 
 
-def test_adaptive_l2_of_a_copy_is_0_and_among_copies_infinite():
-    assert distances.adaptive_l2(0.0, np.zeros(60)) == 0
-    assert distances.adaptive_l2(0.1, np.zeros(60)) == np.inf
-    assert distances.adaptive_l2(0.1, np.r_[np.full(50, 0.2), np.full(9, 9.0)]) == pytest.approx(1.0)  # the far ones are no neighbours
+def test_adaptive_l2_of_a_copy_is_zero_and_without_a_scale_infinite():
+    assert adaptive_l2(0.0, np.array([0.3])) == 0
+    assert adaptive_l2(0.0, np.zeros(3)) == 0
+    assert adaptive_l2(0.1, np.zeros(3)) == np.inf
     with pytest.raises(ValueError, match="no neighbours"):
-        distances.adaptive_l2(0.1, np.zeros(0))
+        adaptive_l2(0.1, np.array([]))
 
 
-def test_margin_is_the_ratio_and_1_where_both_are_copies():
-    assert distances.margin(0.1, 0.2) == 0.5
-    assert distances.margin(0.0, 0.2) == 0
-    assert distances.margin(0.0, 0.0) == 1
-    assert distances.margin(0.1, 0.0) == np.inf
-    assert isinstance(distances.margin(0.1, 0.2), float)
-    made = distances.margin(np.array([0.1, 0.0, 0.0, 0.3]), np.array([0.2, 0.2, 0.0, 0.0]))
-    np.testing.assert_array_equal(made, [0.5, 0, 1, np.inf])
+@given(st.floats(0, 1, width=32), st.floats(0.001, 1, width=32))
+@quick
+def test_margin_is_own_over_other_and_elementwise_the_same(own, other):
+    assert margin(own, other) == own / other
+    assert margin(np.array([own, own]), np.array([other, 2 * other])).tolist() == [own / other, own / (2 * other)]
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_margin_grows_with_the_own_distance_and_is_below_1_only_when_the_own_image_is_nearer(own, other, more):
-    assert distances.margin(own, other) <= distances.margin(max(own, more), other) or own == other == 0
-    if own > 1e-300 and other > 1e-300:
-        assert (distances.margin(own, other) < 1) == (own < other) or np.isclose(own, other)
+def test_margin_of_two_zeros_is_one_and_of_a_copy_of_the_other_infinite():
+    assert margin(0.0, 0.0) == 1 and margin(0.1, 0.0) == np.inf and margin(0.0, 0.1) == 0
+    assert margin(0.1, np.inf) == 0
+    assert isinstance(margin(0.1, 0.2), float)
+    assert margin(np.array([0.0, 0.1, 0.1]), np.array([0.0, 0.0, 0.4])).tolist() == [1, np.inf, 0.25]
+    assert margin(np.array([0.1, 0.2]), 0.4).tolist() == [0.25, 0.5]
 
 
-def test_flat_pictures_of_any_colour_are_degenerate_and_faint_texture_decides_at_the_bound():
-    flat = np.broadcast_to(np.float32([0.9, 0.1, 0.4]), (16, 16, 3))  # its pixels deviate by 0.33 from their common mean
-    checks = np.where(np.indices((16, 16)).sum(0)[..., None] % 2, 0.5 + 0.039, 0.5 - 0.039).repeat(3, -1)
-    clearer = np.where(np.indices((16, 16)).sum(0)[..., None] % 2, 0.5 + 0.041, 0.5 - 0.041).repeat(3, -1)
-    pictures = np.stack([flat, np.zeros((16, 16, 3)), checks, clearer, noise(16, 16, 3)]).astype(np.float32)
-    assert distances.is_degenerate(pictures).tolist() == [True, True, True, False, False]
+@given(st.floats(0, 1), st.floats(0, 0.2), seeds)
+@quick
+def test_a_picture_is_degenerate_by_the_deviation_around_its_channels_means(level, spread, seed):
+    noise = np.random.default_rng(seed).normal(0, spread, (6, 6, 3))
+    picture = level + noise
+    deviation = np.sqrt(np.mean([(picture[..., c] - picture[..., c].mean()) ** 2 for c in range(3)]))
+    assert is_degenerate(picture[None]).tolist() == [deviation < 0.04]
 
 
-@given(st.floats(0, 0.5), st.floats(0, 0.5))
-def test_raising_the_bound_never_clears_a_degenerate_picture(low, high):
-    pictures = noise(5, 6, 6, 3) * np.linspace(0, 1, 5, dtype=np.float32)[:, None, None, None]
-    low, high = sorted((low, high))
-    assert (distances.is_degenerate(pictures, low) <= distances.is_degenerate(pictures, high)).all()
+def test_flat_colour_is_degenerate_and_a_picture_is_not():
+    colour = np.broadcast_to(np.array([0.9, 0.1, 0.5], np.float32), (8, 8, 3))
+    pictures = np.stack([np.zeros((8, 8, 3), np.float32), colour, pictures_of(1, 8, 8, 0)[0]])
+    assert is_degenerate(pictures).tolist() == [True, True, False]
+    assert is_degenerate(pictures, min_std=1.0).all()
 
 
-@given(hnp.arrays(np.float32, st.integers(0, 30), elements=PIXELS), PIXELS, PIXELS)
-def test_eidetic_k_counts_the_image_itself_and_grows_with_delta(others, low, high):
-    everything = np.append(others, np.float32(0))
-    low, high = sorted((low, high))
-    assert 1 <= distances.eidetic_k(everything, low) <= distances.eidetic_k(everything, high) <= len(everything)
+@given(st.lists(st.floats(0, 1), max_size=30), st.floats(0, 1))
+@quick
+def test_eidetic_k_counts_the_images_within_delta_and_grows_with_it(others, delta):
+    around = np.array([0.0, *others])
+    assert eidetic_k(around, delta) == 1 + sum(other <= delta for other in others)
+    assert 1 <= eidetic_k(around, delta / 2) <= eidetic_k(around, delta)
 
 
-def test_eidetic_k_counts_the_planted_copies():
-    assert [distances.eidetic_k(np.array([0, 0.05, 0.051, 0.1, 0.4]), d) for d in (0.05, 0.10, 0.15)] == [2, 4, 4]
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 8))
+@quick
+def test_tiles_cover_each_pixel_once_cut_as_array_split_does(height, width, tiles):
+    if min(height, width) < tiles:
+        with pytest.raises(ValueError, match="fewer tiles"):
+            tile_slices(height, width, tiles)
+        return
+    covered = np.zeros((height, width), int)
+    numbers = np.arange(height * width).reshape(height, width)
+    twin = [part for band in np.array_split(numbers, tiles) for part in np.array_split(band, tiles, axis=1)]
+    for part, (rows, columns) in zip(twin, tile_slices(height, width, tiles), strict=True):
+        covered[rows, columns] += 1
+        assert np.array_equal(numbers[rows, columns], part)
+    assert (covered == 1).all()
+
+
+def test_no_tiles_at_all_is_an_error():
+    with pytest.raises(ValueError, match="0 x 0 tiles"):
+        distances.tile_slices(8, 8, 0)

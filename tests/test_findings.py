@@ -80,14 +80,6 @@ def test_near_copies_must_be_more_alike_than_any_but_one_in_a_hundred_controls()
     assert findings.near_copy_similarity([evidence([match()])]) > 1
 
 
-def test_copies_are_those_that_the_release_was_trained_on() -> None:
-    import pyarrow as pa
-
-    pairs = pa.table({"image_id_a": [1, 1, 2], "image_id_b": [2, 3, 4], "is_copy": [True, True, False]})
-    assert findings.copies_in_release(pairs, {1, 3}) == {1: 2, 3: 2, 2: 1}
-    assert findings.copies_in_release(pairs, {2}) == {2: 1, 1: 1}
-
-
 def test_a_sharper_generation_is_worth_a_larger_thumbnail(rng: np.random.Generator) -> None:
     training = np.clip(np.kron(rng.random((8, 8, 3)), np.ones((4, 4, 1))), 0, 1).astype(np.float32)
     near = np.array([0.0, 0.04, 0.09, 0.2])

@@ -1,40 +1,67 @@
-"""The text-conditional noise norm against a loop, in any precision."""
+"""noise_norm against numpy's norm of each row, and its invariances."""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tasks.measures.noise import noise_norm
 
 
-def test_the_norm_runs_over_all_latent_dimensions_of_each_picture():
-    rng = np.random.default_rng(0)
-    text, empty = rng.standard_normal((2, 3, 4, 8, 8)).astype(np.float32)
-    made = noise_norm(torch.from_numpy(text), torch.from_numpy(empty))
-    expected = [np.sqrt(sum(float(d) ** 2 for d in (a - b).ravel())) for a, b in zip(text, empty, strict=True)]
-    np.testing.assert_allclose(made, expected, rtol=1e-5)
-    assert made.dtype == np.float32
-    assert made.shape == (3,)
+def predictions(n: int, shape: tuple[int, ...], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, *shape, generator=generator), torch.randn(n, *shape, generator=generator)
 
 
-def test_a_caption_without_effect_scores_0_and_twice_the_effect_twice_as_much():
-    empty, shift = torch.zeros(2, 4, 4, 4), torch.ones(2, 4, 4, 4)
-    assert noise_norm(empty, empty).tolist() == [0, 0]
-    assert noise_norm(empty + shift, empty).tolist() == [8, 8]
-    assert noise_norm(empty + 2 * shift, empty).tolist() == noise_norm(empty, empty + 2 * shift).tolist() == [16, 16]
+shapes = st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple)
+cases = st.builds(predictions, st.integers(1, 5), shapes, st.integers(0, 10_000))
+quick = settings(deadline=None, max_examples=60)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_neither_overflows_nor_drowns_in_rounding(dtype):
-    text, empty = torch.full((1, 4, 64, 64), 300.0, dtype=dtype), torch.zeros(1, 4, 64, 64, dtype=dtype)
-    assert noise_norm(text, empty)[0] == pytest.approx(300 * 128, rel=1e-3)  # 38,400 squared is beyond float16
+@given(cases)
+@quick
+def test_is_the_euclidean_norm_of_each_latents_difference(case):
+    text, empty = case
+    found = noise_norm(text, empty)
+    reference = [np.linalg.norm((a.double() - b.double()).numpy().ravel()) for a, b in zip(text, empty, strict=True)]
+    assert found.dtype == np.float32 and found.shape == (len(text),)
+    np.testing.assert_allclose(found, reference, rtol=1e-5)
 
 
-def test_a_prediction_that_still_has_its_graph_is_accepted():
-    text = torch.ones(1, 2, requires_grad=True)
-    assert noise_norm(text, torch.zeros(1, 2))[0] == pytest.approx(np.sqrt(2))
+@given(cases)
+@quick
+def test_is_symmetric_and_zero_where_the_caption_changes_nothing(case):
+    text, empty = case
+    assert np.array_equal(noise_norm(text, empty), noise_norm(empty, text))
+    assert not noise_norm(text, text).any()
 
 
-def test_predictions_of_other_shapes_are_refused_rather_than_broadcast():
-    with pytest.raises(ValueError, match=r"\(2, 4\) and eps_empty \(1, 4\) differ"):
+@given(cases, st.floats(0.1, 10))
+@quick
+def test_grows_in_proportion_to_the_difference(case, scale):
+    text, empty = case
+    np.testing.assert_allclose(noise_norm(empty + scale * (text - empty), empty), scale * noise_norm(text, empty), rtol=1e-3, atol=1e-4)
+
+
+def test_a_caption_that_moves_the_prediction_stands_out_by_hand():
+    empty = torch.zeros(2, 1, 2, 2)
+    text = torch.tensor([[[[3.0, 0], [0, 4]]], [[[0.5, 0.5], [0.5, 0.5]]]])
+    assert noise_norm(text, empty).tolist() == [5, 1]
+
+
+def test_half_precision_is_widened_before_the_difference_and_the_sum():
+    text, empty = torch.full((1, 4, 64, 64), 300.0, dtype=torch.float16), torch.zeros(1, 4, 64, 64, dtype=torch.float16)
+    assert noise_norm(text, empty).tolist() == [300 * 128]  # its square is far beyond the largest half
+    high, low = torch.tensor([[60000.0]], dtype=torch.float16), torch.tensor([[-60000.0]], dtype=torch.float16)
+    assert np.isfinite(noise_norm(high, low)).all()  # the difference itself overflows in half
+
+
+def test_takes_predictions_that_carry_gradients():
+    text, empty = predictions(2, (3, 4), 0)
+    np.testing.assert_array_equal(noise_norm(text.requires_grad_(), empty), noise_norm(text.detach(), empty))
+
+
+def test_predictions_of_unlike_shapes_are_an_error_and_do_not_broadcast():
+    with pytest.raises(ValueError, match="differ"):
         noise_norm(torch.zeros(2, 4), torch.zeros(1, 4))

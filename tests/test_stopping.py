@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import betainc
 
-from tasks.measures.stopping import cumulative_rounds, first_futile_n, is_futile
+from tasks.measures.stopping import cumulative_rounds, first_futile_n, is_futile, n_always_drawn
 
 
 def test_rounds_double_up_to_the_budget():
@@ -93,3 +93,14 @@ def test_settings_that_are_no_probabilities_are_refused():
     for settings in ((0.0, 0.05, 1), (1.0, 0.05, 1), (0.3, 0.0, 1), (0.3, 1.0, 1), (0.3, 0.05, 0)):
         with pytest.raises(ValueError, match=f"min_rate {settings[0]}, miss_probability {settings[1]}, looks {settings[2]}"):
             first_futile_n(*settings)
+
+
+@pytest.mark.parametrize("min_rate", [0.3, 0.1, 0.02])
+@pytest.mark.parametrize("clique_size", [5, 10, 100])
+def test_what_every_prompt_gets_is_the_first_round_that_could_stop_one(min_rate, clique_size):
+    could_stop = [n for n in cumulative_rounds(8, 512) if n >= clique_size or is_futile(1, n, min_rate, 0.05, 1)]
+    assert n_always_drawn(8, 512, clique_size, min_rate, 0.05) == could_stop[0]
+
+
+def test_a_budget_below_every_rule_is_always_drawn():
+    assert n_always_drawn(8, 8, 10, 0.3, 0.05) == 8

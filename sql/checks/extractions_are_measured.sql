@@ -13,7 +13,7 @@ where
     is_extracted
     and (
         l2 is null
-        or (margin is null and (select count(distinct cluster_id) from duplicates) > 1)
+        or (margin is null and (select count(distinct duplicates.cluster_id) from duplicates) > 1)
         or (tiled_l2 is null and match_type != 'template')
         or thumbnail_px is null
         or code_bytes is null

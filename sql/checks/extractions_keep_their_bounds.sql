@@ -19,5 +19,6 @@ select
 from findings
 inner join bounds on findings.release = bounds.release
 where
-    (findings.match_type in ('verbatim', 'template') and (findings.l2 > bounds.verbatim_l2 or findings.margin > bounds.verbatim_margin))
+    (findings.match_type in ('verbatim', 'template') and findings.l2 > bounds.verbatim_l2)
+    or (findings.match_type in ('verbatim', 'template') and findings.margin > bounds.verbatim_margin)
     or (findings.match_type = 'near_copy' and findings.margin > bounds.near_copy_margin);

@@ -8,9 +8,14 @@ select
     generations.status
 from findings
 left join generations
-    on findings.release = generations.release
-    and findings.generation_id = generations.generation_id
-    and findings.prompt_id = generations.prompt_id
+    on
+        findings.release = generations.release
+        and findings.generation_id = generations.generation_id
+        and findings.prompt_id = generations.prompt_id
 where
     findings.generation_id is not null
-    and (generations.generation_id is null or findings.seed != generations.seed or (generations.status != 'ok' and findings.is_extracted));
+    and (
+        generations.generation_id is null
+        or findings.seed != generations.seed
+        or (generations.status != 'ok' and findings.is_extracted)
+    );

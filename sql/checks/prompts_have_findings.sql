@@ -1,20 +1,49 @@
 -- Every prompt has one finding, one row of screening and one of sampling in every release.
-with counted as (
+with listed as (
     select
         releases.release,
         prompts.prompt_id,
-        (select count(*) from findings where findings.release = releases.release and findings.prompt_id = prompts.prompt_id) as n_findings,
-        (select count(*) from screening where screening.release = releases.release and screening.prompt_id = prompts.prompt_id) as n_screening,
-        (select count(*) from sampling where sampling.release = releases.release and sampling.prompt_id = prompts.prompt_id) as n_sampling
+        'prompts' as part
     from releases
     cross join prompts
+    union all
+    select
+        release,
+        prompt_id,
+        'findings' as part
+    from findings
+    union all
+    select
+        release,
+        prompt_id,
+        'screening' as part
+    from screening
+    union all
+    select
+        release,
+        prompt_id,
+        'sampling' as part
+    from sampling
+),
+
+counted as (
+    select
+        release,
+        prompt_id,
+        count(*) filter (where part = 'prompts') as n_prompts,
+        count(*) filter (where part = 'findings') as n_findings,
+        count(*) filter (where part = 'screening') as n_screening,
+        count(*) filter (where part = 'sampling') as n_sampling
+    from listed
+    group by release, prompt_id
 )
 
 select
     release,
     prompt_id,
+    n_prompts,
     n_findings,
     n_screening,
     n_sampling
 from counted
-where n_findings != 1 or n_screening != 1 or n_sampling != 1;
+where n_prompts != 1 or n_findings != 1 or n_screening != 1 or n_sampling != 1;

@@ -1,4 +1,4 @@
--- p, q and hit rates lie between 0 and 1, p above 0, q at or above p, the hit rate within its interval.
+-- p, q and hit rates lie between 0 and 1, p and q above 0 and both or neither there, the hit rate within its interval.
 select
     release,
     finding_id,

@@ -4,16 +4,18 @@ with counted as (
         release,
         prompt_id,
         count(*) as n_generations,
-        sum(n_evaluations) as n_evaluations
+        cast(sum(n_evaluations) as bigint) as n_evaluations
     from generations
     group by release, prompt_id
 )
 
 select
-    coalesce(sampling.release, counted.release) as release,
-    coalesce(sampling.prompt_id, counted.prompt_id) as prompt_id,
+    sampling.release,
+    sampling.prompt_id,
+    counted.release as release_counted,
+    counted.prompt_id as prompt_id_counted,
     sampling.n_generations,
-    counted.n_generations as n_counted,
+    counted.n_generations as n_generations_counted,
     sampling.n_evaluations,
     counted.n_evaluations as n_evaluations_counted
 from sampling

@@ -5,7 +5,7 @@ with counted as (
         arm,
         count(*) as n_prompts,
         count(*) filter (where is_extracted) as n_findings,
-        sum(n_evaluations) as n_evaluations
+        cast(sum(n_evaluations) as bigint) as n_evaluations
     from findings
     group by release, arm
 )

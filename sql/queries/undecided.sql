@@ -12,4 +12,4 @@ from findings
 inner join prompts on findings.prompt_id = prompts.prompt_id
 left join images on findings.image_id = images.image_id
 where findings.match_type = 'undecided'
-order by findings.release, findings.clique_size desc, findings.finding_id;
+order by findings.release asc, findings.clique_size desc, findings.finding_id asc;

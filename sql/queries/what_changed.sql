@@ -3,8 +3,8 @@ select
     release,
     against,
     arm,
-    change,
+    outcome,
     count(*) as n_prompts
 from release_comparison
-group by release, against, arm, change
-order by release, arm, change;
+group by release, against, arm, outcome
+order by release, arm, outcome;

@@ -17,4 +17,4 @@ select
 from extracted
 inner join duplicates on extracted.cluster_id = duplicates.cluster_id and duplicates.split = 'member'
 left join images on duplicates.image_id = images.image_id
-order by duplicates.n_copies desc, extracted.cluster_id, duplicates.image_id;
+order by duplicates.n_copies desc, extracted.cluster_id asc, duplicates.image_id asc;

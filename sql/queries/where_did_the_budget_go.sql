@@ -4,8 +4,8 @@ select
     prompts.arm,
     sampling.stop_reason,
     count(*) as n_prompts,
-    sum(sampling.n_generations) as n_generations,
-    sum(sampling.n_evaluations) as n_evaluations,
+    cast(sum(sampling.n_generations) as bigint) as n_generations,
+    cast(sum(sampling.n_evaluations) as bigint) as n_evaluations,
     count(*) filter (where findings.is_extracted) as n_findings
 from sampling
 inner join prompts on sampling.prompt_id = prompts.prompt_id

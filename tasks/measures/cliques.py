@@ -7,12 +7,12 @@ from scipy.sparse.csgraph import connected_components
 N_STARTS = 8  # greedy cliques tried before the proof; 32 cost four times the time for at most one member more
 
 
-def largest_clique(is_edge: np.ndarray, step_limit: int = 100_000) -> tuple[np.ndarray, bool]:
+def largest_clique(is_edge: np.ndarray, step_limit: int = 1_000_000) -> tuple[np.ndarray, bool]:
     """Sorted members [k] of the largest clique and whether it is proven to be the largest (Carlini et al. 2023, 4.2.1).
 
     is_edge [n, n] bool, symmetric; its diagonal is ignored. A lone vertex is a clique of 1; of several largest, the
     lexicographically smallest one found. A step is one member of one enumerated clique; step_limit bounds those of each part of
-    the graph that no shortcut settles. Raises ValueError when is_edge is not square and symmetric.
+    the graph that no shortcut settles (a million take 0.6 s). Raises ValueError when is_edge is not square and symmetric.
     """
     if is_edge.ndim != 2 or is_edge.shape != is_edge.T.shape or not np.array_equal(is_edge, is_edge.T):
         raise ValueError(f"is_edge {is_edge.shape} is not a symmetric square matrix; compare each pair once and mirror it")

@@ -46,3 +46,14 @@ def sizes(labels: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """[n] summed weight of each image's group."""
     _, group = np.unique(labels, return_inverse=True)
     return np.bincount(group, weights=weight).astype(np.int64)[group]
+
+
+def copies_among(digests: list[str], pairs: np.ndarray, is_member: np.ndarray) -> np.ndarray:
+    """[n] copies of each image among those a release was trained on: as `duplicates` counts, with other members.
+
+    digests [n] of the pixels; pairs [p, 2] rows confirmed as copies; is_member [n] bool, trained on.
+    """
+    _, group = np.unique(digests, return_inverse=True)
+    edges = np.sort(group[pairs], axis=1)
+    edges = np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0)
+    return n_copies(int(group.max()) + 1, edges, np.bincount(group, weights=is_member).astype(np.int64))[group]

@@ -88,7 +88,7 @@ def margin(own: float | np.ndarray, other: float | np.ndarray) -> float | np.nda
     cannot be told apart. Design, definitions.
     """
     x, y = np.asarray(own, np.float64), np.asarray(other, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where((x == 0) & (y == 0), 1.0, x / y)
     return float(ratio) if np.ndim(own) == np.ndim(other) == 0 else ratio
 

@@ -1,0 +1,350 @@
+"""The warehouse: a real database from tiny tables, its checks and queries, its history and its readers."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tasks import _checks, _database, _tables, duplicates, findings, generations, images, inputs, matches, prompts, screening, summary, warehouse
+from tasks._settings import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+V1, V2 = "v1", "sd-v1.5"
+SETTINGS = {"findings": {"verbatim_l2": 0.15, "verbatim_margin": 0.7, "near_copy_margin": 0.85}, "sampler": {"guidance_scale": 3.0}}
+# image_id: split, cluster_id; 1, 2 and 3 are copies
+IMAGES = {1: ("member", 1), 2: ("member", 1), 3: ("member", 1), 4: ("member", 4), 5: ("member", 5), 8: ("held_out", 8), 9: ("held_out", 9)}
+# prompt_id: image_id, arm, copies_bin, is_sampled
+PROMPTS = {11: (1, "duplicated", "2-3", True), 14: (4, "singleton", "1", True), 15: (5, "outlier", "1", False), 18: (8, "held_out", None, True),
+           19: (9, "held_out", None, False)}
+N_GENERATIONS = 2
+
+
+def row(schema: pa.Schema, **values: Any) -> dict[str, Any]:
+    """A row of a schema: null or an empty value wherever nothing is said."""
+    empty = {pa.string(): "", pa.bool_(): False, pa.float32(): 0.0, pa.float64(): 0.0}
+    return {f.name: values.get(f.name, None if f.nullable else empty.get(f.type, 0)) for f in schema}
+
+
+def put(rows: list[dict[str, Any]], schema: pa.Schema, noun: str, release: str | None = None, side: str | None = None) -> None:
+    _tables.put(_tables.table(rows, schema), _tables.path(noun, release, side))
+
+
+def put_checks(noun: str, release: str | None, table_names: list[str]) -> None:
+    put([row(_checks.SCHEMA, table_name=name, release=release, is_passed=True) for name in table_names], _checks.SCHEMA, noun, release, "checks")
+
+
+def put_shared(releases: list[str]) -> None:
+    for source in ("members", "held_out"):
+        put([row(inputs.SCHEMA, source=source, path="a.parquet", sha256="0" * 64, status="ok")], inputs.SCHEMA, "inputs", side=source)
+    unmentioned = row(images.SCHEMA, image_id=99, key="99.png", split="member", status="error")
+    put([row(images.SCHEMA, image_id=i, key=f"{i}.png", split=s, status="ok") for i, (s, _) in IMAGES.items()] + [unmentioned], images.SCHEMA, "images")
+    size = {c: sum(c == other for _, other in IMAGES.values()) for _, c in IMAGES.values()}
+    put([row(duplicates.SCHEMA, image_id=i, split=s, cluster_id=c, cluster_size=size[c], n_copies=size[c] * (s == "member"))
+         for i, (s, c) in IMAGES.items()], duplicates.SCHEMA, "duplicates")
+    put([row(duplicates.PAIRS, image_id_a=a, image_id_b=b, method="descriptor", is_copy=True) for a, b in ((1, 2), (1, 3))],
+        duplicates.PAIRS, "duplicates", side="pairs")
+    put([row(duplicates.CANARIES, transform="half_size", n_planted=4, n_found=4, recall=1.0)], duplicates.CANARIES, "duplicates", side="canaries")
+    put([row(prompts.SCHEMA, prompt_id=p, caption=f"picture {i}", image_id=i, cluster_id=i, arm=arm, copies_bin=copies, inclusion_probability=1.0)
+         for p, (i, arm, copies, _) in PROMPTS.items()], prompts.SCHEMA, "prompts")
+    for noun in warehouse.SHARED_STAGES:
+        put_checks(noun, None, [f"inputs.releases/{r}" for r in releases] if noun == "inputs" else [noun])
+
+
+def put_protocol(release: str, settings: dict[str, Any]) -> None:
+    asked = _tables.read("prompts").select(["prompt_id", "caption"])
+    _tables.put(screening.protocol(release, "digest of " + release, "stack", asked, settings), _tables.path("screening", release, "protocol"))
+
+
+def finding_row(release: str, prompt_id: int, extracted: bool) -> dict[str, Any]:
+    image_id, arm, _, is_sampled = PROMPTS[prompt_id]
+    said = {"finding_id": prompt_id * 10 + len(release), "release": release, "prompt_id": prompt_id, "arm": arm, "match_type": "none",
+            "n_evaluations": 8}
+    if is_sampled:
+        said |= {"generation_id": prompt_id * 100, "image_id": image_id, "cluster_id": image_id, "split": IMAGES[image_id][0], "seed": 7,
+                 "n_generations": 2, "n_judged": 2, "n_evaluations": 56, "hit_rate": 0.0, "hit_rate_low": 0.0, "hit_rate_high": 0.8,
+                 "l2": 0.2, "tiled_l2": 0.3, "margin": 0.95}
+    if extracted:
+        said |= {"match_type": "verbatim", "is_extracted": True, "l2": 0.05, "margin": 0.3, "n_hits": 2, "hit_rate": 1.0, "hit_rate_high": 1.0,
+                 "thumbnail_px": 16, "code_bytes": 100, "eidetic_k": 3, "is_own_image": True}
+    return row(findings.SCHEMA, **said)
+
+
+def put_release(release: str, extracted: set[int], settings: dict[str, Any] = SETTINGS) -> None:
+    """The tables of an audit in which these prompts came back."""
+    put_protocol(release, settings)
+    sampled = [p for p, (*_, is_sampled) in PROMPTS.items() if is_sampled]
+    put([row(screening.SCHEMA, prompt_id=p, release=release, stratum="kept" if p in sampled else "dropped", n_evaluations=8, is_sampled=p in sampled)
+         for p in PROMPTS], screening.SCHEMA, "screening", release)
+    put([row(generations.SCHEMA, generation_id=p * 100 + i, release=release, prompt_id=p, index=i, seed=7 + i, n_evaluations=24, status="ok")
+         for p in sampled for i in range(N_GENERATIONS)], generations.SCHEMA, "generations", release)
+    put([row(generations.SAMPLING, prompt_id=p, release=release, n_generations=2 * (p in sampled), n_evaluations=48 * (p in sampled),
+             stop_reason="futile" if p in sampled else "not_sampled") for p in PROMPTS], generations.SAMPLING, "generations", release, "sampling")
+    put([row(matches.SCHEMA, generation_id=p * 100 + i, release=release, prompt_id=p, split=split, image_id=image_id, cluster_id=image_id)
+         for p in sampled for i in range(N_GENERATIONS) for split, image_id in (("member", 1), ("held_out", 8))], matches.SCHEMA, "matches", release)
+    verdicts = [finding_row(release, p, p in extracted) for p in PROMPTS]
+    put(verdicts, findings.SCHEMA, "findings", release)
+    framed = [r | {"copies_bin": PROMPTS[r["prompt_id"]][2] or "unseen", "stratum": "kept"} for r in verdicts]
+    _tables.put(summary.summary(framed, {("duplicated", "2-3"): 1}, release=release, confidence=0.95), _tables.path("summary", release))
+    for noun in warehouse.RELEASE_STAGES:
+        put_checks(noun, release, [noun])
+
+
+def put_params(releases: dict[str, dict[str, Any]]) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump({"releases": releases, "prompts": {"seed": 0}}, sort_keys=False))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two audited releases: v1 returns prompt 11's image, sd-v1.5 returns none. The warehouse is not built."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "sql", "sql")
+    put_params({V1: {"model": "a"}, V2: {"model": "b"}})
+    put_shared([V1, V2])
+    put_release(V1, {11})
+    put_release(V2, set())
+    return tmp_path
+
+
+@pytest.fixture
+def built(project: Path) -> Path:
+    warehouse.main()
+    return project
+
+
+def asked(query: str) -> list[tuple[Any, ...]]:
+    return [tuple(r.values()) for r in _database.rows(warehouse.DATABASE, query).to_pylist()]
+
+
+def content() -> dict[str, list[dict[str, Any]]]:
+    """Everything in the database."""
+    names = [name for name, in asked("select table_name from information_schema.tables order by all")]
+    return {name: _database.rows(warehouse.DATABASE, f"from {name} order by all").to_pylist() for name in names}
+
+
+def history() -> dict[str, bytes]:
+    return {str(f): f.read_bytes() for f in sorted(Path("audits").rglob("*")) if f.is_file()}
+
+
+def client(query: str) -> str:
+    """What the DuckDB 1.5 command line says, as CSV without header: another process, and an older DuckDB."""
+    found = Path(sys.executable).with_name("duckdb")
+    program = str(found) if found.is_file() else shutil.which("duckdb")
+    if program is None:
+        pytest.skip("no duckdb command line; pip install duckdb-cli")
+    return subprocess.run([program, "-readonly", "-csv", "-noheader", "findings.duckdb", query], capture_output=True, text=True, check=True).stdout
+
+
+def test_every_query_answers_and_says_what_it_asks(built: Path) -> None:
+    files = sorted(Path("sql/queries").glob("*.sql"))
+    assert len(files) >= 12
+    for file in files:
+        question, text = _database.statement(file)
+        assert question.endswith("?"), file
+        answer = _database.rows(warehouse.DATABASE, text)
+        assert answer.num_rows or file.stem in ("undecided", "what_set_two_audits_apart"), file
+
+
+def test_every_sql_file_is_built_or_asked(project: Path) -> None:
+    assert {f.stem for f in Path("sql").glob("*.sql")} == set(warehouse.SCRIPTS)
+    for file in Path("sql").rglob("*.sql"):
+        first = file.read_text().splitlines()[0]
+        assert first.startswith("-- ") and ("One row per" in first or file.parent.name != "sql"), file
+
+
+def test_a_duckdb_1_5_client_reads_the_file(built: Path) -> None:
+    counts = client("select release, count(*) filter (is_extracted) from findings group by release order by all")
+    assert counts.split() == ["sd-v1.5,0", "v1,1"]
+    for view, in asked("select view_name from duckdb_views() where not internal"):
+        client(f"from {view}")
+
+
+def test_every_table_view_and_column_has_a_comment(built: Path) -> None:
+    assert asked("select table_name from duckdb_tables() where comment is null or comment not like '%One row per%'") == []
+    assert asked("select view_name from duckdb_views() where not internal and (comment is null or comment not like '%One row per%')") == []
+    assert asked("select table_name, column_name from duckdb_columns() where not internal and comment is null") == []
+
+
+def test_the_views_hold_no_path_and_the_file_no_folder_of_this_machine(built: Path) -> None:
+    assert asked("select view_name from duckdb_views() where not internal and (sql like '%parquet%' or sql like '%source.%')") == []
+    assert str(built).encode() not in Path("findings.duckdb").read_bytes()
+
+
+def test_images_hold_only_what_something_refers_to(built: Path) -> None:
+    assert asked("select image_id from images order by all") == [(i,) for i in IMAGES]
+
+
+def test_a_release_is_compared_to_the_one_above_it(built: Path) -> None:
+    assert asked("select release, against, outcome, count(*) from release_comparison group by all order by all") == [
+        (V2, V1, "gone", 1), (V2, V1, "never", 4)]
+
+
+def test_a_release_is_compared_to_the_one_it_names(project: Path) -> None:
+    put_params({V1: {"compare_to": V2}, V2: {"compare_to": None}})
+    warehouse.main()
+    assert asked("select release, against, outcome, count(*) from release_comparison where outcome != 'never' group by all") == [(V1, V2, "new", 1)]
+
+
+def test_a_release_cannot_be_compared_to_one_that_is_not_listed() -> None:
+    with pytest.raises(UserError, match="releases.v1.compare_to 'v7' is not another release"):
+        warehouse.release_rows({V1: {"compare_to": "v7"}})
+    with pytest.raises(UserError, match="lists none"):
+        warehouse.release_rows({})
+
+
+def test_the_precision_curve_counts_controls_beside_targets(built: Path) -> None:
+    curve = asked(f"select arm, n_target_hits, n_control_hits, fdr_estimate from precision_curve where release = '{V1}' order by list_length")
+    assert curve[0] == ("duplicated", 1, 0, 1.0)  # 3 targets (1 + 0) / ((2 controls + 1) 1 hit)
+    assert sorted(curve[-1][1:3]) == [1, 2]
+
+
+BREACHES = {
+    "findings_have_prompts": "update findings set prompt_id = 77 where prompt_id = 11",
+    "prompts_have_findings": "delete from sampling where prompt_id = 15",
+    "findings_have_generations": "update findings set generation_id = 5 where prompt_id = 11",
+    "findings_have_images": "update findings set cluster_id = 4 where prompt_id = 11",
+    "matches_have_generations": "delete from generations where generation_id = 1101",
+    "matches_have_images": "update matches set image_id = 99 where generation_id = 1101 and split = 'member'",
+    "matches_are_ranked": "update matches set rank = 1 where generation_id = 1101",
+    "held_out_is_never_extracted": "update findings set is_flagged = true where is_extracted",
+    "verdicts_are_consistent": "update findings set match_type = 'undecided' where is_extracted",
+    "extractions_are_measured": "update findings set code_bytes = null where is_extracted",
+    "extractions_keep_their_bounds": "update findings set margin = 0.71 where is_extracted",
+    "tiles_bound_pixels": "update matches set l2 = 0.2, tiled_l2 = 0.1 where generation_id = 1101",
+    "clusters_sum_to_images": "update duplicates set cluster_size = 4 where image_id = 1",
+    "pairs_have_images": "update pairs set image_id_b = 77 where image_id_b = 3",
+    "controls_are_clean": "update duplicates set is_leaked = true where image_id = 9",
+    "sampling_counts_generations": "update sampling set n_generations = 3 where prompt_id = 11",
+    "sampled_is_generated": "update screening set is_sampled = false where prompt_id = 11",
+    "rates_and_chances_are_in_range": "update findings set p_value = 0.0, q_value = 0.5 where prompt_id = 11",
+    "summary_counts_findings": "update summary set n_findings = 2 where arm = 'duplicated'",
+    "history_holds_the_current_audits": "delete from all_findings where is_extracted",
+}
+
+
+def test_every_check_holds_and_finds_its_breach(built: Path) -> None:
+    files = {f.stem: f for f in Path("sql/checks").glob("*.sql")}
+    assert set(files) == set(BREACHES)
+    with duckdb.connect("findings.duckdb") as connection:
+        for name, breach in BREACHES.items():
+            connection.execute("begin")
+            _database.require_no_row(connection, files[name])
+            connection.execute(breach)
+            with pytest.raises(UserError, match=name):
+                _database.require_no_row(connection, files[name])
+            connection.execute("rollback")
+
+
+def test_a_violated_check_leaves_the_database_and_the_history_as_they_were(built: Path) -> None:
+    before = Path("findings.duckdb").read_bytes(), history(), Path("metrics.json").read_bytes()
+    put([finding_row(V1, p, p == 11) | ({"margin": 0.8} if p == 11 else {}) for p in PROMPTS], findings.SCHEMA, "findings", V1)
+    with pytest.raises(UserError, match="extractions_keep_their_bounds.* for example release=v1, .*margin=0.8"):
+        warehouse.main()
+    assert (Path("findings.duckdb").read_bytes(), history(), Path("metrics.json").read_bytes()) == before
+    assert not Path("findings.duckdb.tmp").exists()
+
+
+def test_the_same_audit_is_kept_once_and_never_written_again(built: Path) -> None:
+    first, said, numbers = history(), content(), Path("metrics.json").read_bytes()
+    warehouse.main()
+    assert history() == first
+    Path("findings.duckdb").unlink()
+    warehouse.main()
+    assert (content(), Path("metrics.json").read_bytes()) == (said, numbers)
+
+
+def test_an_audit_with_other_settings_is_another_audit(built: Path) -> None:
+    first = history()
+    put_release(V1, {11}, SETTINGS | {"sampler": {"guidance_scale": 4.0}})
+    warehouse.main()
+    assert first.items() < history().items()
+    assert asked("select release, count(*) from audits group by release order by all") == [(V2, 1), (V1, 2)]
+    assert asked((ROOT / "sql/queries/what_set_two_audits_apart.sql").read_text()) == [(V1, "sampler.guidance_scale", 2, ["3.0", "4.0"])]
+    assert asked("select count(*) from settings where name = 'sampler.guidance_scale'") == [(2,)]
+
+
+def test_an_audit_that_found_something_else_is_another_audit(built: Path) -> None:
+    put_release(V1, {11, 14})
+    warehouse.main()
+    found = "select count(*) filter (where is_extracted) from all_findings where release = 'v1' group by audit_id order by all"
+    assert asked(found) == [(1,), (2,)]
+
+
+def test_a_retired_release_lives_on_in_the_history_only(built: Path) -> None:
+    put_params({V2: {"model": "b"}})
+    shutil.rmtree("data/findings/v1")
+    warehouse.main()
+    assert asked("select distinct release from findings") == [(V2,)]
+    assert asked("select distinct release from checks where release is not null") == [(V2,)]
+    assert asked("select count(*) from checks where table_name like 'inputs.%'") == [(1,)]
+    assert asked("select release, count(*) filter (where is_extracted) from all_findings group by release order by all") == [(V2, 0), (V1, 1)]
+    assert list(json.loads(Path("metrics.json").read_text())) == [V2]
+
+
+def test_an_audit_from_before_a_column_existed_is_still_read(built: Path) -> None:
+    folder = next(Path("audits").glob("v1-*"))
+    pq.write_table(pq.read_table(folder / "findings.parquet").drop_columns(["search_bits"]), folder / "findings.parquet")
+    warehouse.main()
+    assert asked("select count(*) from all_findings where release = 'v1'") == [(len(PROMPTS),)]
+    assert asked("select comment from duckdb_columns() where table_name = 'all_findings' and column_name = 'search_bits' and comment is not null")
+
+
+def test_readers_keep_what_they_opened_and_new_ones_see_what_was_published(built: Path) -> None:
+    with _database.connect(warehouse.DATABASE) as reader:
+        put_release(V1, {11, 14})
+        warehouse.main()
+        assert reader.execute("select count(*) from findings where is_extracted").fetchone() == (1,)
+        assert client("select count(*) from findings where is_extracted").strip() == "2"
+
+
+def test_a_reader_can_neither_write_nor_see_other_files(built: Path) -> None:
+    for query in ("create table x as select 1", "select * from read_csv('params.yaml')", "select nothing from findings"):
+        with pytest.raises(UserError, match="cannot be answered"):
+            _database.rows(warehouse.DATABASE, query)
+
+
+def test_a_missing_table_is_named_with_the_command_that_makes_it(project: Path) -> None:
+    _tables.path("matches", V2).unlink()
+    with pytest.raises(UserError, match="dvc repro matches@sd-v1.5"):
+        warehouse.main()
+    assert history() == {} and not Path("findings.duckdb").exists()
+    with pytest.raises(UserError, match="dvc repro warehouse"):
+        _database.connect(warehouse.DATABASE)
+
+
+def test_a_release_audited_with_other_prompts_is_refused(project: Path) -> None:
+    made = _tables.read("prompts").to_pylist()
+    put([r | {"caption": r["caption"] + "!"} for r in made], prompts.SCHEMA, "prompts")
+    with pytest.raises(UserError, match="'v1' was audited with other prompts.*dvc repro summary@v1"):
+        warehouse.main()
+
+
+def test_metrics_count_all_arms_and_rate_the_duplicated_one(built: Path) -> None:
+    said = json.loads(Path("metrics.json").read_text())
+    assert list(said) == sorted([V1, V2])
+    assert (said[V1]["n_prompts"], said[V1]["n_findings"], said[V1]["n_evaluations"]) == (5, 1, 3 * 56 + 2 * 8)
+    assert (said[V1]["extraction_rate"], said[V1]["extraction_rate_low"], said[V1]["n_controls"]) == (1.0, 0.025, 2)
+    assert (said[V2]["extraction_rate"], said[V2]["fdr_upper"]) == (0.0, None)
+    assert warehouse.metrics([]) == {}
+
+
+def test_settings_are_rows_with_dotted_names_and_json_values() -> None:
+    made = warehouse.settings_rows("r", {"b": {"y": [1, 2], "x": None}, "a": "t"})
+    assert made == [{"release": "r", "name": "a", "value": '"t"'}, {"release": "r", "name": "b.x", "value": "null"},
+                    {"release": "r", "name": "b.y", "value": "[1, 2]"}]
+
+
+def test_an_audit_id_follows_from_what_the_audit_was_made_with() -> None:
+    bound, settings, outcome = {"release": "sd-v1.5", "model_digest": "m"}, [{"name": "a", "value": "1"}], [pa.table({"x": [1]})]
+    identity = warehouse.audit_id(bound, settings, outcome)
+    assert identity == warehouse.audit_id(dict(bound), list(settings), [pa.table({"x": [1]})])
+    assert identity.startswith("sd-v1.5-") and len(identity) == len("sd-v1.5-") + 8
+    assert len({identity, warehouse.audit_id(bound | {"model_digest": "n"}, settings, outcome), warehouse.audit_id(bound, [], outcome),
+                warehouse.audit_id(bound, settings, [pa.table({"x": [2]})])}) == 4
