@@ -81,7 +81,7 @@ def require_no_row(connection: duckdb.DuckDBPyConnection, check: Path) -> None:
         raise UserError(f"{check}: {_first_line(error)}") from None
     if broken.num_rows:
         examples = "; ".join(", ".join(f"{k}={v}" for k, v in row.items()) for row in broken.slice(0, N_EXAMPLES).to_pylist())
-        raise UserError(f"{check}: {rule} Not so in {broken.num_rows} rows, for example {examples}; the database is left as it was")
+        raise UserError(f"{check}: {rule} Not so in {broken.num_rows} rows, as {examples}; the database is left as it was")
 
 
 def _load(connection: duckdb.DuckDBPyConnection, name: str, source: Source) -> None:

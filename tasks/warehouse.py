@@ -34,6 +34,7 @@ OF_RELEASE = {"screening": ("screening", None), "protocol": ("screening", "proto
 SHARED_STAGES = ("inputs", "images", "image_embeddings", "duplicates", "prompts")
 RELEASE_STAGES = ("screening", "generations", "generation_embeddings", "matches", "findings", "summary")
 SHARED_BLOCKS = ("images", "image_embeddings", "duplicates", "prompts")  # settings that no protocol records
+RATES = ("extraction_rate", "fdr_estimate", "fdr_upper", "estimated_total", "estimated_total_low", "estimated_total_high")
 HISTORY = ("findings", "sampling", "summary", "checks", "settings")
 
 RELEASES = schema(["position"], [
@@ -80,7 +81,7 @@ def release_rows(releases: dict[str, dict[str, Any] | None]) -> list[dict[str, A
         above = made[-1]["release"] if made else None
         other = (spec or {}).get("compare_to", above)
         if other is not None and (other not in releases or other == name):
-            raise UserError(f"releases.{name}.compare_to '{other}' is not another release under audit ({', '.join(releases)}) or null")
+            raise UserError(f"releases.{name}.compare_to '{other}' is not another of {', '.join(releases)}, nor null")
         made.append({"release": name, "position": position, "compare_to": other})
     return made
 
@@ -120,8 +121,7 @@ def metrics(summaries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         made[release] = {
             **{name: sum(r[name] for r in arms) for name in ("n_prompts", "n_findings", "n_evaluations")},
             **{name: max(r[name] for r in arms) for name in ("n_controls", "n_controls_flagged")},
-            **{name: _rounded(main_arm.get(name)) for name in (
-                "extraction_rate", "fdr_estimate", "fdr_upper", "estimated_total", "estimated_total_low", "estimated_total_high")},
+            **{name: _rounded(main_arm.get(name)) for name in RATES},
             "extraction_rate_low": _rounded(main_arm.get("low")), "extraction_rate_high": _rounded(main_arm.get("high")),
             "n_duplicated_findings": main_arm.get("n_findings"), "n_duplicated_prompts": main_arm.get("n_prompts")}
     return made
@@ -137,7 +137,7 @@ def require_same_prompts(protocol: dict[str, Any], prompts: pa.Table) -> None:
     digest = _shards.fingerprint(protocol["model_digest"], protocol["stack"], asked, protocol["settings"])
     if digest != protocol["protocol_digest"]:
         name = protocol["release"]
-        raise UserError(f"release '{name}' was audited with other prompts than data/prompts holds; audit it again: `dvc repro summary@{name}`")
+        raise UserError(f"release '{name}' was audited with other prompts than there are now; run `dvc repro summary@{name}`")
 
 
 def main() -> None:
@@ -147,19 +147,15 @@ def main() -> None:
     with _shards.lock("warehouse"):
         audits = [_audit(row["release"], {block: listed.get(block) for block in SHARED_BLOCKS}) for row in rows]
         releases = _tables.table([row | {"audit_id": a.audit_id} for row, a in zip(rows, audits, strict=True)], RELEASES)
-        for left in AUDITS.glob(".*.tmp"):
-            shutil.rmtree(left)
-        pending = {a.audit_id: _pending(a) for a in audits if not (AUDITS / a.audit_id).is_dir()}
-        sources = _sources(releases, audits, _folders(list(pending.values())))
+        _forget_pending()  # of a run that was killed
         scripts, checks = [SQL / f"{name}.sql" for name in SCRIPTS], sorted((SQL / "checks").glob("*.sql"))
         try:
-            _database.build(DATABASE, sources, scripts, checks)
-        except BaseException:
-            for folder in pending.values():
-                shutil.rmtree(folder)
-            raise
-        for name, folder in pending.items():
-            os.rename(folder, AUDITS / name)
+            pending = {a.audit_id: _pending(a) for a in audits if not (AUDITS / a.audit_id).is_dir()}
+            _database.build(DATABASE, _sources(releases, audits, _folders(list(pending.values()))), scripts, checks)
+            for name, folder in pending.items():
+                os.rename(folder, AUDITS / name)
+        finally:
+            _forget_pending()
         told = metrics([r for a in audits for r in a.tables["summary"].to_pylist()])
         _tables.put_text(json.dumps(told, indent=2, sort_keys=True) + "\n", METRICS)
     held = ", ".join(a.audit_id for a in audits)
@@ -202,6 +198,11 @@ def _pending(audit: Audit) -> Path:
     return folder
 
 
+def _forget_pending() -> None:
+    for folder in AUDITS.glob(".*.tmp"):
+        shutil.rmtree(folder)
+
+
 def _folders(pending: list[Path]) -> list[Path]:
     """All audits of the history and those about to enter it, in order of audit_id."""
     kept = [p.parent for p in AUDITS.glob("*/audit.parquet") if not p.parent.name.startswith(".")]
@@ -212,7 +213,8 @@ def _sources(releases: pa.Table, audits: list[Audit], folders: list[Path]) -> di
     names = releases.column("release").to_pylist()
     made: dict[str, _database.Source] = {name: [_existing(_place(where, None))] for name, where in SHARED.items()}
     made |= {name: [_existing(_place(where, r)) for r in names] for name, where in OF_RELEASE.items()}
-    made |= {"releases": releases, "checks": _checks_of(names), "settings": pa.concat_tables([a.tables["settings"] for a in audits])}
+    settings = pa.concat_tables([audit.tables["settings"] for audit in audits])
+    made |= {"releases": releases, "checks": _checks_of(names), "settings": settings}
     made |= {f"all_{name}": [folder / f"{name}.parquet" for folder in folders] for name in HISTORY}
     return made | {"audits": [folder / "audit.parquet" for folder in folders]}
 

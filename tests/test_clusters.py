@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
 from tasks.measures import clusters
-from tasks.measures.clusters import components, n_copies, sizes, star_centres
+from tasks.measures.clusters import components, copies_among, n_copies, sizes, star_centres
 
 
 @st.composite
@@ -130,3 +130,20 @@ def test_copies_are_those_that_the_release_was_trained_on() -> None:
     assert clusters.copies_among(digests, pairs, np.array([True] * 4)).tolist() == [3, 3, 3, 1]
     assert clusters.copies_among(digests, pairs, np.array([False, True, False, True])).tolist() == [1, 1, 1, 1]
     assert clusters.copies_among(digests, pairs, np.array([False, False, True, False])).tolist() == [1, 1, 1, 0]
+
+
+@given(worlds(), st.integers(1, 15))
+@settings(deadline=None)
+def test_copies_among_counts_the_members_of_one_digest_or_confirmed_as_copies(world, n_digests):
+    n, pairs, weight, order = world
+    digests, is_member = [f"{row % n_digests}" for row in order.tolist()], weight > 0
+    linked = {frozenset((digests[a], digests[b])) for a, b in pairs.tolist()}
+    reference = [sum(is_member[b] and (digests[a] == digests[b] or frozenset((digests[a], digests[b])) in linked) for b in range(n))
+                 for a in range(n)]
+    assert copies_among(digests, pairs, is_member).tolist() == reference
+
+
+def test_copies_among_changes_with_the_members_and_not_with_who_is_asked():
+    digests, pairs = ["a", "a", "b", "c"], np.array([[0, 1], [1, 2]])
+    assert copies_among(digests, pairs, np.array([True, True, True, True])).tolist() == [3, 3, 3, 1]
+    assert copies_among(digests, pairs, np.array([True, False, False, False])).tolist() == [1, 1, 1, 0]

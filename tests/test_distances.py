@@ -168,7 +168,7 @@ def test_adaptive_l2_of_a_copy_is_zero_and_without_a_scale_infinite():
         adaptive_l2(0.1, np.array([]))
 
 
-@given(st.floats(0, 1, width=32), st.floats(0.001, 1, width=32))
+@given(st.floats(0, 1), st.floats(0.001, 1))
 @quick
 def test_margin_is_own_over_other_and_elementwise_the_same(own, other):
     assert margin(own, other) == own / other

@@ -1,8 +1,10 @@
 """Ids that never change: golden values, a twin over the digest's bits, and repeated ids named."""
 
 import hashlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,8 +45,11 @@ def test_the_cut_between_the_parts_and_their_order_count():
 
 def test_another_process_with_another_hash_seed_gives_the_same_id():
     code = "from tasks.measures.identity import hash63; print(hash63('member', 'café 7'))"
-    seen = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
-            for seed in ("1", "2")}
+    root = Path(__file__).resolve().parents[1]
+    seen = set()
+    for seed in ("1", "2"):
+        env = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(root), "PYTHONIOENCODING": "utf-8"}
+        seen.add(subprocess.run([sys.executable, "-c", code], env=env, cwd=root, capture_output=True, check=True).stdout.decode())
     assert seen == {f"{hash63('member', 'café 7')}\n"}
 
 

@@ -1,298 +1,420 @@
-"""Intervals, p-values and false-discovery rates against scipy, statsmodels-style references and simulation."""
+"""Rates against scipy and statsmodels, intervals by enumeration and in simulated worlds, and the design's own figures."""
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, false_discovery_control, hypergeom, kstest
+from scipy.stats import binom, binomtest, hypergeom, kstest
 from sklearn.metrics import roc_curve
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from tasks.measures import rates
 
-counts = st.integers(0, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+quick = settings(deadline=None, max_examples=100)
+seeds = st.integers(0, 100_000)
 
 
-@given(counts, st.sampled_from([0.5, 0.8, 0.95, 0.99]))
-def test_clopper_pearson_is_scipys_exact_interval_and_holds_the_rate(count, confidence):
+@st.composite
+def counts(draw: st.DrawFn, least: int = 1, most: int = 300) -> tuple[int, int]:
+    n = draw(st.integers(least, most))
+    return draw(st.integers(0, n)), n
+
+
+# clopper_pearson, upper_bound
+
+
+@given(counts(), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
+@quick
+def test_clopper_pearson_is_scipys_exact_interval_and_statsmodels_beta_interval(count, confidence):
     k, n = count
-    assume(n > 0)
-    expected = binomtest(k, n).proportion_ci(confidence, method="exact")
     low, high = rates.clopper_pearson(k, n, confidence)
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    reference = binomtest(k, n).proportion_ci(confidence, method="exact")
+    assert (low, high) == pytest.approx((reference.low, reference.high), abs=1e-7)
+    assert (low, high) == pytest.approx(proportion_confint(k, n, 1 - confidence, method="beta"), abs=1e-7)
     assert 0 <= low <= k / n <= high <= 1
 
 
-def test_nothing_drawn_says_nothing():
-    assert rates.clopper_pearson(0, 0) == (0, 1)
-    assert rates.upper_bound(0, 0) == 1
-    assert rates.hypergeometric_interval(0, 0, 17) == (0, 17)
-
-
-def test_the_intervals_that_methods_quotes():
-    assert rates.clopper_pearson(5, 500) == pytest.approx((0.0033, 0.0232), abs=5e-5)
-    assert rates.clopper_pearson(491, 500) == pytest.approx((0.966, 0.992), abs=5e-4)
-    assert rates.clopper_pearson(0, 500)[1] == pytest.approx(0.0074, abs=5e-5)
-
-
-@given(counts, st.floats(0.5, 0.99))
-def test_the_one_sided_bound_leaves_just_the_error_to_a_rate_above_it(count, confidence):
+@given(counts())
+@quick
+def test_clopper_pearson_mirrors_and_narrows_with_more_of_the_same(count):
     k, n = count
-    assume(k < n)
-    bound = rates.upper_bound(k, n, confidence)
-    assert binom.cdf(k, n, bound) == pytest.approx(1 - confidence, abs=1e-9)
-    assert bound == pytest.approx(binomtest(k, n, alternative="less").proportion_ci(confidence, method="exact").high, abs=1e-9)
+    low, high = rates.clopper_pearson(k, n)
+    assert rates.clopper_pearson(n - k, n) == pytest.approx((1 - high, 1 - low), abs=1e-9)
+    wider = rates.clopper_pearson(k, n, 0.99)
+    assert wider[0] <= low and high <= wider[1]
+    narrow = rates.clopper_pearson(4 * k, 4 * n)
+    assert narrow[1] - narrow[0] < high - low
 
 
-@pytest.mark.parametrize("measure", [rates.clopper_pearson, rates.upper_bound, lambda k, n: rates.hypergeometric_interval(k, n, 99)])
-def test_counts_that_cannot_be_are_refused(measure):
-    for k, n in ((3, 2), (-1, 2)):
+@pytest.mark.parametrize("n", [1, 5, 20, 50])
+def test_clopper_pearson_covers_every_rate_by_enumeration(n):
+    ends = np.array([rates.clopper_pearson(k, n) for k in range(n + 1)])
+    for p in np.linspace(0, 1, 201):
+        assert binom.pmf(np.arange(n + 1), n, p)[(ends[:, 0] <= p) & (p <= ends[:, 1])].sum() >= 0.95 - 1e-12
+
+
+@given(counts(), st.sampled_from([0.8, 0.95, 0.99]))
+@quick
+def test_upper_bound_is_scipys_one_sided_bound_and_leaves_the_rest_below(count, confidence):
+    k, n = count
+    found = rates.upper_bound(k, n, confidence)
+    assert found == pytest.approx(binomtest(k, n, alternative="less").proportion_ci(confidence, method="exact").high, abs=1e-7)
+    if k < n:
+        assert binom.cdf(k, n, found) == pytest.approx(1 - confidence, abs=1e-8)
+    assert k / n <= found <= rates.clopper_pearson(k, n, confidence)[1] + 1e-12
+
+
+def test_no_trial_says_nothing():
+    assert rates.clopper_pearson(0, 0) == (0, 1) and rates.upper_bound(0, 0) == 1
+    assert rates.upper_bound(0, 59) > 0.05 - 0.0006 > rates.upper_bound(0, 60)  # the rule of three: about 3 / n
+
+
+@pytest.mark.parametrize(("k", "n"), [(-1, 3), (4, 3)])
+def test_more_hits_than_trials_are_an_error(k, n):
+    for interval in (rates.clopper_pearson, rates.upper_bound, lambda k, n: rates.hypergeometric_interval(k, n, 10)):
         with pytest.raises(ValueError, match=f"{k} of {n} is no count"):
-            measure(k, n)
-    with pytest.raises(ValueError, match="9 drawn from a population of 8"):
-        rates.hypergeometric_interval(1, 9, 8)
+            interval(k, n)
 
 
-def _reference_totals(k, n, population, confidence):
-    """Every total that neither tail rejects, by trying all of them."""
-    tail = (1 - confidence) / 2
-    totals = range(k, population - (n - k) + 1)
-    kept = [t for t in totals if hypergeom.cdf(k, population, t, n) > tail and hypergeom.sf(k - 1, population, t, n) > tail]
-    return kept[0], kept[-1], len(kept)
+# hypergeometric_interval, estimated_total
 
 
-@pytest.mark.parametrize("population", [1, 2, 7, 16])
-@pytest.mark.parametrize("confidence", [0.5, 0.95])
-def test_the_hypergeometric_interval_holds_exactly_the_totals_that_neither_tail_rejects(population, confidence):
-    for n in range(1, population + 1):
-        for k in range(n + 1):
-            low, high, n_kept = _reference_totals(k, n, population, confidence)
-            assert rates.hypergeometric_interval(k, n, population, confidence) == (low, high)
-            assert high - low + 1 == n_kept
-            assert low - 1 < population * k / n < high + 1  # a total is whole, the expanded rate is not
-
-
-@pytest.mark.parametrize("population", [5, 20, 41])
-@pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_the_hypergeometric_interval_covers_every_truth_as_often_as_it_says(population, confidence):
-    for n in {1, population // 3, population - 1, population}:
-        ends = {k: rates.hypergeometric_interval(k, n, population, confidence) for k in range(n + 1)}
+@pytest.mark.parametrize("population", [1, 2, 7, 15, 40])
+def test_hypergeometric_intervals_cover_every_total_by_enumeration(population):
+    for n in sorted({1, 2, population // 3, population // 2, population - 1, population} & set(range(1, population + 1))):
+        ends = np.array([rates.hypergeometric_interval(k, n, population) for k in range(n + 1)])
         for total in range(population + 1):
-            covered = sum(hypergeom.pmf(k, population, total, n) for k, (low, high) in ends.items() if low <= total <= high)
-            assert covered >= confidence - 1e-9
+            chance = hypergeom.pmf(np.arange(n + 1), population, total, n)
+            assert chance[(ends[:, 0] <= total) & (total <= ends[:, 1])].sum() >= 0.95 - 1e-12
 
 
-def test_a_census_is_certain_and_a_sample_without_a_hit_is_not():
-    assert rates.hypergeometric_interval(3, 40, 40) == (3, 3)
-    low, high = rates.hypergeometric_interval(0, 40, 400)
-    assert low == 0
-    assert high > 0
+@given(st.integers(1, 40).flatmap(lambda size: st.tuples(st.just(size), st.integers(1, size))), st.data())
+@quick
+def test_hypergeometric_interval_keeps_the_totals_that_neither_tail_rejects(sizes, data):
+    population, n = sizes
+    k = data.draw(st.integers(0, n))
+    totals = range(k, population - n + k + 1)
+    tails = [min(hypergeom.pmf(np.arange(k + 1), population, total, n).sum(),
+                 hypergeom.pmf(np.arange(k, n + 1), population, total, n).sum()) for total in totals]
+    kept = [total for total, tail in zip(totals, tails, strict=True) if tail > 0.025 + 1e-12]  # 1 / 40 is rejected
+    low, high = rates.hypergeometric_interval(k, n, population)
+    assert kept == list(range(low, high + 1))
+    assert low <= population * k / n <= high
 
 
-def test_a_sample_of_a_huge_population_agrees_with_clopper_pearson():
-    low, high = rates.hypergeometric_interval(3, 300, 10**8)
-    assert (low / 10**8, high / 10**8) == pytest.approx(rates.clopper_pearson(3, 300), rel=1e-3)
+@given(counts(least=0, most=60))
+@quick
+def test_a_census_is_certain_and_no_sample_knows_nothing(count):
+    k, n = count
+    assert rates.hypergeometric_interval(k, n, n) == (k, k)
+    assert rates.hypergeometric_interval(0, 0, n) == (0, n)
 
 
-def test_the_total_expands_each_stratum_and_adds_a_census_as_it_is():
-    total, low, high = rates.estimated_total([(7, 10, 10), (2, 20, 100)])
-    assert total == 7 + 10
-    assert (low, high) == tuple(7 + end for end in rates.hypergeometric_interval(2, 20, 100, 0.95))  # one sampled stratum: no split
-    assert rates.estimated_total([(7, 10, 10), (3, 5, 5)]) == (10, 10, 10)
+def test_a_small_share_of_a_large_population_is_close_to_clopper_pearson():
+    low, high = rates.hypergeometric_interval(7, 100, 20_000)
+    assert (low / 20_000, high / 20_000) == pytest.approx(rates.clopper_pearson(7, 100), abs=2e-3)
+
+
+def test_a_sample_larger_than_its_population_is_an_error():
+    with pytest.raises(ValueError, match="no larger"):
+        rates.hypergeometric_interval(1, 11, 10)
+
+
+def test_estimated_total_covers_in_simulated_worlds_where_a_bootstrap_would_not():
+    rng = np.random.default_rng(11)
+    covered, estimates, truths, zero_samples = [], [], [], 0
+    for _ in range(200):
+        strata, truth = [], 0
+        for population, drawn, rate in ((30, 30, 0.6), (120, 40, 0.2), (1500, 60, 0.01)):
+            is_hit = rng.random(population) < rate
+            seen = rng.choice(population, drawn, replace=False)
+            strata.append((int(is_hit[seen].sum()), drawn, population))
+            truth += int(is_hit.sum())
+        total, low, high = rates.estimated_total(strata)
+        assert low <= total <= high
+        covered.append(low <= truth <= high)
+        estimates.append(total)
+        truths.append(truth)
+        zero_samples += strata[2][0] == 0
+    assert np.mean(covered) >= 0.95
+    assert zero_samples > 50  # the worlds in which a bootstrap claims that the large stratum holds none
+    assert abs(np.mean(estimates) - np.mean(truths)) < 4 * np.std(np.array(estimates) - truths) / np.sqrt(200)
+
+
+def test_estimated_total_expands_each_stratum_and_adds_the_exact_ends():
+    strata = [(3, 10, 100), (0, 20, 50), (4, 9, 9)]
+    ends = [rates.hypergeometric_interval(*stratum, 0.975) for stratum in strata[:2]]
+    total, low, high = rates.estimated_total(strata)
+    assert total == pytest.approx(30 + 0 + 4)
+    assert (low, high) == (ends[0][0] + ends[1][0] + 4, ends[0][1] + ends[1][1] + 4)
+    assert rates.estimated_total(strata[::-1])[1:] == (low, high)
+
+
+def test_estimated_total_of_censuses_is_their_sum_and_of_nothing_nothing():
+    assert rates.estimated_total([(3, 10, 10), (5, 8, 8)]) == (8, 8, 8)
     assert rates.estimated_total([]) == (0, 0, 0)
+    assert rates.estimated_total([(0, 0, 12), (2, 3, 3)]) == (2, 2, 14)  # an unsampled stratum may hold anything
 
 
-def test_the_error_is_split_over_the_sampled_strata_and_an_unseen_one_may_hold_anything():
-    made = rates.estimated_total([(2, 20, 100), (0, 30, 90), (4, 4, 4), (0, 0, 50)], confidence=0.94)
-    ends = [rates.hypergeometric_interval(*s, 0.98) for s in ((2, 20, 100), (0, 30, 90))]
-    assert made == (14, ends[0][0] + ends[1][0] + 4, ends[0][1] + ends[1][1] + 4 + 50)
+# p-values and q-values
 
 
-@pytest.mark.parametrize("truths", [(0, 0), (1, 3), (10, 0), (30, 25)])
-def test_the_total_is_covered_as_often_as_it_says_where_a_bootstrap_is_not(truths):
-    rng = np.random.default_rng(0)
-    drawn = [rng.hypergeometric(truth, 100 - truth, 15, 1500) for truth in truths]
-    ends = {pair: rates.estimated_total([(int(pair[0]), 15, 100), (int(pair[1]), 15, 100)])[1:] for pair in set(zip(*drawn, strict=True))}
-    covered = np.mean([ends[pair][0] <= sum(truths) <= ends[pair][1] for pair in zip(*drawn, strict=True)])
-    assert covered >= 0.95 - 4 * np.sqrt(0.05 * 0.95 / 1500)
+@given(st.floats(-1, 1), st.lists(st.floats(-1, 1), max_size=40))
+@quick
+def test_conformal_p_is_the_rank_among_the_controls_counted_against_the_score(score, controls):
+    at_least = sum(control >= score for control in controls)
+    p = rates.conformal_p(score, np.array(controls))
+    assert p == (1 + at_least) / (1 + len(controls))
+    assert rates.smallest_p(len(controls)) <= p <= 1
 
 
-def test_conformal_p_counts_ties_against_the_finding():
-    controls = np.array([0.1, 0.5, 0.5, 0.9])
-    assert [rates.conformal_p(s, controls) for s in (1.0, 0.9, 0.5, 0.0)] == [1 / 5, 2 / 5, 4 / 5, 1]
-    assert rates.conformal_p(3.0, np.zeros(0)) == 1
-    assert rates.conformal_p(-np.inf, np.array([-np.inf, 0.0])) == 1
-    assert rates.conformal_p(2.0, np.array([-np.inf, -np.inf])) == pytest.approx(1 / 3)
+def test_conformal_p_counts_ties_as_at_least_as_high_and_a_dropped_prompt_never_stands_out():
+    assert rates.conformal_p(0.5, np.array([0.5, 0.4, 0.6])) == 3 / 4
+    assert rates.conformal_p(-np.inf, np.array([-np.inf, 0.4])) == 1
+    assert rates.conformal_p(np.inf, np.array([0.1] * 19)) == rates.smallest_p(19) == 0.05
 
 
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.floats(-1, 1), st.floats(-1, 1))
-def test_a_higher_score_never_has_a_larger_p_and_none_is_below_the_smallest(controls, a, b):
-    low, high = sorted((a, b))
-    assert rates.smallest_p(len(controls)) <= rates.conformal_p(high, np.array(controls)) <= rates.conformal_p(low, np.array(controls)) <= 1
-
-
-def test_the_smallest_p_is_reached_above_all_controls():
-    assert rates.smallest_p(40) == rates.conformal_p(9.0, np.zeros(40)) == pytest.approx(1 / 41)
-
-
-def _reference_matched_p(score, covariate, controls, k):
-    """controls: (score, covariate) of those allowed; by sorting in plain Python."""
-    near = sorted(controls, key=lambda c: abs(np.log(max(c[1], 1e-6)) - np.log(max(covariate, 1e-6))))[:k]
-    return (1 + sum(c[0] >= score for c in near)) / (1 + len(near))
-
-
-@settings(deadline=None)
-@given(st.integers(1, 8), st.integers(1, 30), st.integers(1, 12), st.integers(0, 10**6))
-def test_matched_p_takes_the_controls_nearest_in_log_covariate_without_the_own(m, c, k, seed):
+@given(st.integers(1, 8), st.integers(1, 30), st.integers(1, 40), seeds)
+@quick
+def test_matched_p_is_a_conformal_p_against_the_nearest_controls_in_log_covariate(m, c, k, seed):
     rng = np.random.default_rng(seed)
-    scores, control_scores = rng.normal(size=m).round(1), rng.normal(size=c).round(1)
+    scores, control_scores = rng.random(m), rng.random(c)
     covariate, control_covariate = rng.lognormal(size=m), rng.lognormal(size=c)
-    scores[0], covariate[-1] = -np.inf, 0
-    own = rng.random((m, c)) < 0.3
-    made = rates.matched_p(scores, covariate, control_scores, control_covariate, own, k)
-    for i in range(m):
-        allowed = [(control_scores[j], control_covariate[j]) for j in range(c) if not own[i, j]]
-        assert made[i] == pytest.approx(_reference_matched_p(scores[i], covariate[i], allowed, k))
-    assert made[0] == 1  # dropped by the screen: no evidence at all
+    is_own = rng.random((m, c)) < 0.3
+    for i, found in enumerate(rates.matched_p(scores, covariate, control_scores, control_covariate, is_own, k)):
+        ratio = [(max(x / covariate[i], covariate[i] / x), j) for j, x in enumerate(control_covariate) if not is_own[i, j]]
+        near = [control_scores[j] for _, j in sorted(ratio)[:k]]
+        assert found == (1 + sum(x >= scores[i] for x in near)) / (1 + len(near))
 
 
-def test_matching_is_on_ratios_and_not_on_differences():
-    made = rates.matched_p(np.array([0.5]), np.array([0.1]), np.array([0.0, 1.0]), np.array([0.02, 0.3]), np.zeros((1, 2), bool), k=1)
-    assert made[0] == 1  # 0.3 is nearer to 0.1 by ratio (3 against 5), 0.02 by difference
+def null_world(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Score and covariate of nulls: the denser its surroundings, the closer a picture comes to its image by chance."""
+    covariate = np.exp(rng.uniform(-3, 0, n))
+    return -np.log(covariate) + rng.normal(0, 0.3, n), covariate
 
 
-def test_matching_keeps_p_values_honest_where_the_covariate_drives_the_score():
-    rng = np.random.default_rng(0)
-    draw = lambda n, shift: (d := rng.lognormal(shift, 0.7, n), -d + 0.3 * rng.standard_normal(n))
-    control_d, control_s = draw(4000, 0.0)
-    d, s = draw(3000, -1.0)  # null targets, but denser than the controls: nearer to everything
-    none = np.zeros((3000, 4000), bool)
-    matched = rates.matched_p(s, d, control_s, control_d, none)
-    unmatched = rates.matched_p(s, d, control_s, control_d, none, k=4000)
-    assert (matched <= 0.05).mean() <= 0.065
-    assert (unmatched <= 0.05).mean() > 0.15
+def test_matched_p_is_uniform_on_nulls():
+    rng = np.random.default_rng(12)
+    p = []
+    for _ in range(500):
+        (score, covariate), (control_scores, control_covariate) = null_world(rng, 1), null_world(rng, 400)
+        p.append(rates.matched_p(score, covariate, control_scores, control_covariate, np.zeros((1, 400), bool))[0])
+    randomized = np.array(p) - rng.random(len(p)) / 41  # spread within the steps of 1 / 41
+    assert kstest(randomized, "uniform").pvalue > 0.01
+    assert np.mean(np.array(p) <= 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 500)
 
 
-def test_conformal_p_values_of_nulls_are_uniform():
-    rng = np.random.default_rng(1)
-    p = [rates.conformal_p(rng.normal(), rng.normal(size=199)) for _ in range(4000)]
-    assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=0.012)
-    assert kstest(p, "uniform").statistic < 0.03
+def test_matched_p_stays_valid_where_dense_pictures_were_selected_and_unmatched_controls_mislead():
+    rng = np.random.default_rng(13)
+    matched, unmatched = [], []
+    for _ in range(60):
+        scores, covariate = null_world(rng, 400)
+        dense = np.argsort(covariate)[20:40]  # targets of the dense quarter, all of them nulls
+        control_scores, control_covariate = null_world(rng, 400)
+        is_own = np.zeros((20, 400), bool)
+        matched += rates.matched_p(scores[dense], covariate[dense], control_scores, control_covariate, is_own).tolist()
+        unmatched += [rates.conformal_p(score, control_scores) for score in scores[dense]]
+    assert np.mean(np.array(unmatched) <= 0.05) > 0.25
+    assert np.mean(np.array(matched) <= 0.05) < 0.08
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-def test_simes_is_the_smallest_benjamini_hochberg_value_and_lies_between_the_minimum_and_bonferroni(p):
-    made = rates.simes(np.array(p))
-    assert made == pytest.approx(false_discovery_control(p).min())
-    assert min(p) - 1e-12 <= made <= min(1.0, len(p) * min(p)) + 1e-12 or made == pytest.approx(max(p))
+def test_matched_p_leaves_the_own_cluster_out():
+    is_own = np.array([[True, False, False]])
+    arguments = np.array([1.0]), np.array([1.0]), np.array([5.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0])
+    assert rates.matched_p(*arguments, is_own).tolist() == [1 / 3]
+    assert rates.matched_p(*arguments, ~is_own | is_own).tolist() == [1]  # no control left: no evidence
+    assert rates.matched_p(*arguments, np.zeros((1, 3), bool)).tolist() == [2 / 4]
 
 
-def _reference_bh(p):
-    """Benjamini and Hochberg 1995 by its definition: the smallest level at which a hypothesis is rejected."""
-    m, ranked = len(p), sorted(p)
-    return [min(min(1.0, m * ranked[j] / (j + 1)) for j in range(m) if ranked[j] >= x) for x in p]
+def test_matched_p_takes_a_covariate_of_zero_as_the_densest():
+    control_scores, control_covariate = np.array([2.0, 0.0]), np.array([1e-9, 1.0])
+    p = rates.matched_p(np.ones(1), np.zeros(1), control_scores, control_covariate, np.zeros((1, 2), bool), k=1)
+    assert p.tolist() == [1]
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=15))
-def test_q_values_of_lone_images_are_those_of_benjamini_and_hochberg(p):
-    np.testing.assert_allclose(rates.cluster_q(np.array(p), np.arange(len(p))), _reference_bh(p), atol=1e-12)
+probabilities = st.lists(st.floats(1e-6, 1), min_size=1, max_size=30)
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 4)), min_size=1, max_size=20), st.randoms(use_true_random=False))
-def test_members_of_a_cluster_share_one_q_whatever_the_order(rows, random):
-    p, cluster = np.array([r[0] for r in rows]), np.array([r[1] * 10**15 for r in rows])
-    q = rates.cluster_q(p, cluster)
-    joint = {c: rates.simes(p[cluster == c]) for c in np.unique(cluster)}
-    expected = dict(zip(joint, _reference_bh(list(joint.values())), strict=True))
-    np.testing.assert_allclose(q, [expected[c] for c in cluster], atol=1e-12)
-    order = list(range(len(rows)))
-    random.shuffle(order)
-    np.testing.assert_allclose(rates.cluster_q(p[order], cluster[order]), q[order])
+@given(probabilities, seeds)
+@quick
+def test_simes_is_the_smallest_q_of_benjamini_and_hochberg(p, seed):
+    found = rates.simes(np.array(p))
+    assert found == pytest.approx(multipletests(p, method="fdr_bh")[1].min())
+    assert found == rates.simes(np.random.default_rng(seed).permutation(p))
+    assert min(p) - 1e-12 <= found <= min(1.0, min(p) * len(p)) + 1e-12
 
 
-def test_copies_of_a_prompt_are_one_observation():
-    once = rates.cluster_q(np.array([0.01, 0.4, 0.9]), np.array([1, 2, 3]))
-    often = rates.cluster_q(np.array([0.01] * 50 + [0.4, 0.9]), np.array([1] * 50 + [2, 3]))
-    assert often[0] == pytest.approx(once[0])
-    assert often[0] == pytest.approx(0.03)
+@given(probabilities, seeds)
+@quick
+def test_cluster_q_of_singletons_is_statsmodels_benjamini_hochberg(p, seed):
+    cluster = np.random.default_rng(seed).permutation(len(p)) - 5
+    np.testing.assert_allclose(rates.cluster_q(np.array(p), cluster), multipletests(p, method="fdr_bh")[1], rtol=1e-9)
+
+
+@given(probabilities, seeds)
+@quick
+def test_cluster_q_is_benjamini_hochberg_over_each_clusters_simes_p(p, seed):
+    rng = np.random.default_rng(seed)
+    cluster = rng.integers(0, 6, len(p)) * 10**15
+    labels = sorted(set(cluster.tolist()))
+    joint = [multipletests(np.array(p)[cluster == label], method="fdr_bh")[1].min() for label in labels]
+    q = dict(zip(labels, multipletests(joint, method="fdr_bh")[1], strict=True))
+    found = rates.cluster_q(np.array(p), cluster)
+    np.testing.assert_allclose(found, [q[c] for c in cluster.tolist()], rtol=1e-9)
+    order = rng.permutation(len(p))
+    np.testing.assert_allclose(rates.cluster_q(np.array(p)[order], cluster[order]), found[order], rtol=1e-12)
+
+
+def test_ten_prompts_of_one_cluster_are_one_observation():
+    p, cluster = np.array([0.02] * 10 + [0.5, 0.9]), np.array([1] * 10 + [2, 3])
+    assert rates.cluster_q(p, cluster)[0] == pytest.approx(0.06)
+    assert multipletests(p, method="fdr_bh")[1][0] < 0.03  # what counting them ten times would claim
     assert rates.cluster_q(np.zeros(0), np.zeros(0, int)).shape == (0,)
 
 
-def test_the_false_discovery_rate_stays_below_the_level_with_clusters_of_the_same_image():
-    rng = np.random.default_rng(2)
-    false_shares = []
-    for _ in range(400):
-        null = rng.random(80).repeat(3)  # three prompts of one image are right or wrong together
-        p, cluster = np.r_[null, rng.beta(0.05, 5, 20)], np.r_[np.arange(80).repeat(3), np.arange(80, 100)]
-        found = np.unique(cluster[rates.cluster_q(p, cluster) <= 0.1])
-        false_shares.append((found < 80).mean() if len(found) else 0)
-    assert 0.02 < np.mean(false_shares) <= 0.1 + 0.015
+def test_cluster_q_keeps_the_false_discovery_rate_with_alike_members():
+    rng = np.random.default_rng(14)
+    cluster = np.repeat(np.arange(40), 3)
+    false_share = []
+    for _ in range(300):
+        is_null = np.arange(40) >= 10
+        p = np.where(is_null, rng.random(40), rng.random(40) * 1e-3)
+        listed = rates.cluster_q(np.repeat(p, 3), cluster)[::3] <= 0.2
+        false_share.append((listed & is_null).sum() / max(listed.sum(), 1))
+        assert listed[:10].all()
+    assert np.mean(false_share) <= 0.2
 
 
-def test_the_decoy_estimate_and_its_bound_are_the_designs_4_and_13_percent():
-    assert rates.decoy_fdr(96, 34, 64, 0) == pytest.approx(0.0434, abs=5e-5)
-    assert rates.decoy_fdr_upper(96, 34, 64, 0) == pytest.approx(0.1291, abs=5e-5)
-    two_sided = 96 / 34 * rates.clopper_pearson(0, 64)[1]
-    assert two_sided == pytest.approx(0.158, abs=5e-4)  # would print 16 %: the design's bound is one-sided
+# the share of a list that is false
 
 
-def test_an_empty_list_has_no_false_share_and_a_hopeless_one_is_all_false():
-    assert rates.decoy_fdr(96, 0, 64, 3) is rates.decoy_fdr_upper(96, 0, 64, 3) is rates.n_controls_needed(96, 0, 0.1) is None
-    assert rates.decoy_fdr(96, 4, 64, 64) == rates.decoy_fdr_upper(96, 4, 64, 64) == rates.decoy_fdr(96, 4, 0, 0) == 1
+def test_the_designs_list_of_34_in_96_with_64_clean_controls_is_4_percent_false_at_most_13():
+    assert round(100 * rates.decoy_fdr(96, 34, 64, 0)) == 4
+    assert round(100 * rates.decoy_fdr_upper(96, 34, 64, 0)) == 13
+    assert rates.decoy_fdr(96, 34, 64, 0) == 96 * 1 / (65 * 34)
 
 
-@given(st.integers(1, 200), st.data(), st.integers(1, 200))
-def test_the_bound_lies_above_the_rate_and_grows_with_flags_and_shrinks_with_controls(m, data, c):
-    k, flagged = data.draw(st.integers(1, m)), data.draw(st.integers(0, c - 1))
-    upper = rates.decoy_fdr_upper(m, k, c, flagged)
-    assert min(1, m * flagged / (c * k)) <= upper <= 1
-    assert upper <= rates.decoy_fdr_upper(m, k, c, flagged + 1)
-    assert rates.decoy_fdr_upper(m, k, c + 1, flagged) <= upper
-    assert rates.decoy_fdr(m, k, c, flagged) <= rates.decoy_fdr(m, k, c, flagged + 1)
+fdr_cases = st.tuples(st.integers(1, 200), st.integers(0, 200), counts())
 
 
-@given(st.integers(1, 100), st.data(), st.sampled_from([0.05, 0.1, 0.3]))
-def test_the_controls_needed_are_the_fewest_that_bring_the_bound_down(m, data, max_fdr):
-    k = data.draw(st.integers(1, m))
-    needed = rates.n_controls_needed(m, k, max_fdr)
-    assert rates.decoy_fdr_upper(m, k, needed, 0) <= max_fdr + 1e-9
-    assert rates.decoy_fdr_upper(m, k, needed - 1, 0) > max_fdr - 1e-9
+@given(fdr_cases)
+@quick
+def test_the_upper_bound_is_above_the_plain_estimate_and_both_are_shares(case):
+    n_targets, n_found, (n_flagged, n_controls) = case
+    plain, upper = (f(n_targets, n_found, n_controls, n_flagged) for f in (rates.decoy_fdr, rates.decoy_fdr_upper))
+    if n_found == 0:
+        assert plain is None and upper is None
+        return
+    assert 0 < upper <= 1 and 0 < plain <= 1
+    assert upper >= min(1, n_targets * n_flagged / (n_controls * n_found))
+    rate = binomtest(n_flagged, n_controls, alternative="less").proportion_ci(0.95, method="exact").high
+    assert upper == pytest.approx(min(1, rate * n_targets / n_found), abs=1e-6)
 
 
-def test_a_false_share_of_nothing_is_out_of_reach():
-    assert rates.n_controls_needed(96, 34, 0.0) is None
-    assert rates.n_controls_needed(96, 34, 0.1) == 84
+@given(st.integers(1, 100), st.integers(1, 100), counts(most=60))
+@quick
+def test_the_false_share_grows_with_each_flagged_control_and_falls_with_each_clean_one(n_targets, n_found, count):
+    n_flagged, n_controls = count
+    for f in (rates.decoy_fdr, rates.decoy_fdr_upper):
+        here = f(n_targets, n_found, n_controls, n_flagged)
+        cleaner, dirtier = (f(n_targets, n_found, n_controls + 1, flagged) for flagged in (n_flagged, n_flagged + 1))
+        assert cleaner <= here <= dirtier + 1e-12
 
 
-def _reference_roc(scores, is_positive, max_fpr):
-    """The highest point of scikit-learn's ROC curve at or left of the bound."""
-    fpr, tpr, _ = roc_curve(is_positive, scores, drop_intermediate=False)
-    return tpr[fpr <= max_fpr + 1e-12].max()
+def test_decoy_fdr_upper_holds_in_simulated_lists():
+    rng = np.random.default_rng(15)
+    n_nulls, n_true, n_controls, rate = 80, 20, 60, 0.1
+    held = []
+    for _ in range(2000):
+        n_false = rng.binomial(n_nulls, rate)
+        upper = rates.decoy_fdr_upper(n_nulls + n_true, n_true + n_false, n_controls, rng.binomial(n_controls, rate))
+        expected_false = (n_nulls + n_true) * rate / (n_true + n_false)
+        held.append(min(1, expected_false) <= upper)
+    assert np.mean(held) >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / 2000)
 
 
-@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40), st.sampled_from([0, 0.01, 0.1, 0.25, 0.5, 1]))
-def test_tpr_at_fpr_is_the_best_point_of_the_roc_curve_within_the_bound_with_ties(rows, max_fpr):
-    scores, is_positive = np.array([r[0] for r in rows], float), np.array([r[1] for r in rows])
-    assume(0 < is_positive.sum() < len(rows))
-    made = rates.tpr_at_fpr(scores, is_positive, max_fpr)
-    assert made == pytest.approx(_reference_roc(scores, is_positive, max_fpr))
-    assert rates.tpr_at_fpr(scores, is_positive.astype(int), max_fpr) == made  # labels of 0 and 1
+@given(st.integers(1, 100), st.integers(1, 100), st.floats(0.01, 0.5))
+@quick
+def test_n_controls_needed_is_the_least_number_whose_bound_is_low_enough(n_targets, n_found, max_fdr):
+    needed = rates.n_controls_needed(n_targets, n_found, max_fdr)
+    assert rates.decoy_fdr_upper(n_targets, n_found, needed, 0) <= max_fdr + 1e-9
+    if needed:
+        assert rates.decoy_fdr_upper(n_targets, n_found, needed - 1, 0) > max_fdr - 1e-9
 
 
-def test_tpr_at_fpr_never_exceeds_the_bound_where_the_nearest_point_does():
-    negatives, positives = np.arange(50.0), np.full(10, 48.5)  # one negative above the positives: an FPR of 2 %
-    scores, is_positive = np.r_[negatives, positives], np.r_[np.zeros(50, bool), np.ones(10, bool)]
-    assert rates.tpr_at_fpr(scores, is_positive, 0.019) == 0  # the nearest point to 1.9 % has a TPR of 1
-    assert rates.tpr_at_fpr(scores, is_positive, 0.02) == 1
+def test_n_controls_needed_by_hand():
+    assert rates.n_controls_needed(1, 1, 0.05) == 59  # 0.95 ** 59 < 0.05
+    assert rates.n_controls_needed(10, 10, 1.0) == 0
+    assert rates.n_controls_needed(10, 0, 0.05) is None
 
 
-def test_one_class_has_no_rate():
-    with pytest.raises(ValueError, match="3 positives and 0 negatives"):
-        rates.tpr_at_fpr(np.arange(3.0), np.ones(3, bool), 0.01)
+# tpr_at_fpr, expected_distinct
 
 
-def test_expected_distinct_is_what_a_simulation_counts():
-    p = np.array([0.0, 0.01, 0.1, 0.5, 1.0])
-    hits = np.random.default_rng(0).random((20_000, 12, 5)) < p
-    assert rates.expected_distinct(p, 12) == pytest.approx(hits.any(axis=1).sum(axis=1).mean(), abs=0.02)
+def tpr_by_brute_force(scores: np.ndarray, is_positive: np.ndarray, max_fpr: float) -> float:
+    """Best true-positive rate over every rule "score >= threshold"."""
+    best = 0.0
+    for threshold in [*scores.tolist(), np.inf]:
+        called = scores >= threshold
+        if called[~is_positive].mean() <= max_fpr:
+            best = max(best, called[is_positive].mean())
+    return best
+
+
+@st.composite
+def score_lists(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(draw(seeds))
+    n = draw(st.integers(2, 60))
+    levels = draw(st.sampled_from([2, 5, 1000]))  # few levels make many ties
+    is_positive = rng.permutation(np.arange(n) < draw(st.integers(1, n - 1)))
+    scores = rng.integers(0, levels, n) + is_positive * draw(st.integers(0, levels // 2))
+    return np.where(rng.random(n) < 0.1, -np.inf, scores.astype(float)), is_positive
+
+
+@given(score_lists(), st.one_of(st.sampled_from([0, 0.001, 0.01, 0.05, 0.1, 0.29, 0.3, 0.5, 1.0]), st.floats(0, 1)))
+@quick
+def test_tpr_at_fpr_is_the_best_threshold_of_all_and_never_exceeds_the_bound(case, max_fpr):
+    assert rates.tpr_at_fpr(*case, max_fpr) == pytest.approx(tpr_by_brute_force(*case, max_fpr + 1e-12))
+
+
+@given(score_lists(), st.sampled_from([0.0, 0.01, 0.1, 0.3, 1.0]))
+@quick
+def test_tpr_at_fpr_is_a_point_of_scikit_learns_curve(case, max_fpr):
+    scores, is_positive = case
+    finite = np.where(np.isinf(scores), -1e6, scores)
+    fpr, tpr, _ = roc_curve(is_positive, finite, drop_intermediate=False)
+    assert rates.tpr_at_fpr(scores, is_positive, max_fpr) == pytest.approx(tpr[fpr <= max_fpr + 1e-12].max())
+
+
+@given(score_lists(), st.floats(0, 1), seeds)
+@quick
+def test_tpr_at_fpr_knows_only_the_order_of_the_scores(case, max_fpr, seed):
+    scores, is_positive = case
+    order = np.random.default_rng(seed).permutation(len(scores))
+    found = rates.tpr_at_fpr(scores, is_positive, max_fpr)
+    assert rates.tpr_at_fpr(np.arctan(scores)[order], is_positive[order], max_fpr) == found
+    assert rates.tpr_at_fpr(scores, is_positive, max_fpr / 2) <= found
+
+
+def test_tpr_at_fpr_by_hand():
+    scores, is_positive = np.array([9, 8, 7, 6, 5, 4.0]), np.array([True, False, True, False, True, False])
+    found = [rates.tpr_at_fpr(scores, is_positive, max_fpr) for max_fpr in (0, 0.33, 1 / 3, 0.66, 2 / 3, 1)]
+    assert found == [1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1]
+    assert rates.tpr_at_fpr(np.ones(6), is_positive, 0.99) == 0  # all tied: to call one is to call all
+    assert rates.tpr_at_fpr(np.arange(200.0), np.arange(200) < 100, 0.29) == 0
+
+
+def test_tpr_at_fpr_needs_both_classes():
+    for is_positive in (np.ones(3, bool), np.zeros(3, bool)):
+        with pytest.raises(ValueError, match="a rate needs both"):
+            rates.tpr_at_fpr(np.arange(3.0), is_positive, 0.1)
+
+
+def test_expected_distinct_is_what_simulated_generations_show():
+    rng = np.random.default_rng(16)
+    p, n = np.array([0, 0.01, 0.1, 0.5, 1.0]), 12
+    seen = (rng.random((4000, n, len(p))) < p).any(axis=1).sum(axis=1)
+    assert rates.expected_distinct(p, n) == pytest.approx(seen.mean(), abs=4 * seen.std() / np.sqrt(4000))
     assert rates.expected_distinct(p, 0) == 0
     assert rates.expected_distinct(p, 1) == pytest.approx(p.sum())

@@ -1,106 +1,127 @@
-"""Rounds double, and giving up misses no more than it says."""
+"""The futility rule against scipy's binomial distribution, and what it misses by enumeration and simulation."""
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import betainc
+from scipy.stats import binom, binomtest
 
 from tasks.measures.stopping import cumulative_rounds, first_futile_n, is_futile, n_always_drawn
 
-
-def test_rounds_double_up_to_the_budget():
-    assert cumulative_rounds(8, 512) == [8, 16, 32, 64, 128, 256, 512]
-    assert cumulative_rounds(8, 100) == [8, 16, 32, 64, 100]
-    assert cumulative_rounds(8, 8) == cumulative_rounds(16, 8) == [8]
+ROUNDS = cumulative_rounds(8, 512)
+quick = settings(deadline=None, max_examples=80)
 
 
-@given(st.integers(1, 600), st.integers(1, 600))
-def test_rounds_grow_and_end_at_the_budget(first, budget):
+def test_the_designs_rounds_double_from_8_to_512():
+    assert ROUNDS == [8, 16, 32, 64, 128, 256, 512]
+
+
+@given(st.integers(1, 100), st.integers(1, 3000))
+def test_rounds_double_and_end_with_the_budget(first, budget):
     rounds = cumulative_rounds(first, budget)
-    assert rounds == sorted(set(rounds))
-    assert rounds[-1] == budget
-    assert all(b <= 2 * a for a, b in zip(rounds, rounds[1:], strict=False))
+    assert rounds[-1] == budget and rounds == sorted(set(rounds))
+    assert rounds[0] == min(first, budget)
+    assert all(b == 2 * a for a, b in zip(rounds[:-1], rounds[1:-1], strict=False))
+    assert len(rounds) == 1 or budget <= 2 * rounds[-2]
 
 
-def test_a_round_or_budget_of_nothing_is_refused():
-    for first, budget in ((0, 8), (8, 0)):
-        with pytest.raises(ValueError, match=f"first round of {first} within a budget of {budget}"):
-            cumulative_rounds(first, budget)
+@pytest.mark.parametrize(("first", "budget"), [(0, 8), (8, 0), (-1, -1)])
+def test_rounds_that_draw_nothing_are_an_error(first, budget):
+    with pytest.raises(ValueError, match="draws nothing"):
+        cumulative_rounds(first, budget)
 
 
-@pytest.mark.parametrize(("min_rate", "one_look", "seven_looks"), [(0.3, 14, 21), (0.1, 46, 68), (0.02, 236, 349)])
-def test_the_published_numbers_are_those_of_one_look(min_rate, one_look, seven_looks):
-    assert first_futile_n(min_rate, 0.05, 1) == one_look
-    assert first_futile_n(min_rate, 0.05, 7) == seven_looks
+@pytest.mark.parametrize(("min_rate", "n"), [(0.3, 14), (0.1, 46), (0.02, 236)])
+def test_the_designs_first_futile_numbers(min_rate, n):
+    assert first_futile_n(min_rate, 0.05, looks=1) == n
+    assert not is_futile(1, n - 1, min_rate, 0.05, looks=1)
 
 
-@given(st.integers(0, 30), st.integers(1, 200), st.floats(0.01, 0.9), st.integers(1, 8))
-def test_futile_is_the_binomial_tail_written_with_the_incomplete_beta_function(largest, n, min_rate, looks):
-    c = max(largest, 1)
-    tail = 1.0 if c >= n else betainc(n - c, c + 1, 1 - min_rate)
-    if abs(tail - 0.05 / looks) > 1e-9:
-        assert is_futile(largest, n, min_rate, 0.05, looks) == (tail <= 0.05 / looks)
+@pytest.mark.parametrize(("min_rate", "n"), [(0.3, 21), (0.1, 68), (0.02, 349)])
+def test_the_first_futile_numbers_with_seven_looks(min_rate, n):
+    assert first_futile_n(min_rate, 0.05, looks=len(ROUNDS)) == n
 
 
-@given(st.integers(0, 20), st.integers(2, 300), st.floats(0.01, 0.9))
-def test_more_pictures_never_revive_and_a_larger_clique_or_more_looks_never_doom(largest, n, min_rate):
-    now = is_futile(largest, n, min_rate, 0.05, 3)
-    assert now <= is_futile(largest, n + 1, min_rate, 0.05, 3)
-    assert is_futile(largest + 1, n, min_rate, 0.05, 3) <= now
-    assert is_futile(largest, n, min_rate, 0.05, 4) <= now
+@given(st.integers(0, 20), st.integers(1, 300), st.floats(0.01, 0.9), st.floats(0.001, 0.5), st.integers(1, 8))
+@quick
+def test_is_futile_where_an_exact_one_sided_test_rejects_the_rate(largest, n, min_rate, miss, looks):
+    seen = max(min(largest, n), 1)  # a single picture is a clique of one: no pair
+    p = binomtest(seen, n, min_rate, alternative="less").pvalue
+    if abs(p - miss / looks) > 1e-9:
+        assert is_futile(min(largest, n), n, min_rate, miss, looks) == (p < miss / looks)
 
 
-def test_no_pair_and_a_single_picture_are_the_same_evidence():
-    for n in (13, 14, 15):
-        assert is_futile(0, n, 0.3, 0.05, 1) == is_futile(1, n, 0.3, 0.05, 1) == (n >= 14)
+def test_no_pair_counts_as_one_whether_called_zero_or_one():
+    for n in range(1, 60):
+        assert is_futile(0, n, 0.1, 0.05, 1) == is_futile(1, n, 0.1, 0.05, 1)
 
 
-def missed(rate, min_rate, looks, n_prompts=20_000):
-    """Share of prompts of a rate that are given up before a clique of 10, and of those given up at their first possible look."""
-    rng = np.random.default_rng(0)
-    rounds = cumulative_rounds(8, 512)
-    hits, drawn = np.zeros(n_prompts, int), 0
-    is_open, is_missed = np.ones(n_prompts, bool), np.zeros(n_prompts, bool)
-    per_look = []
-    for n in rounds:
-        hits += rng.binomial(n - drawn, rate, n_prompts)
-        drawn = n
-        is_open &= hits < 10
-        futile = np.array([is_futile(c, n, min_rate, 0.05, looks) for c in range(10)])
-        stopped = is_open & futile[np.minimum(hits, 9)]
-        per_look.append(stopped.mean())
-        is_missed |= stopped
-        is_open &= ~stopped
-    return is_missed.mean(), max(per_look)
+@given(st.integers(1, 10), st.integers(10, 300), st.floats(0.02, 0.5), st.integers(1, 7))
+@quick
+def test_more_pictures_make_futile_and_a_larger_clique_or_more_looks_unmake_it(largest, n, min_rate, looks):
+    if is_futile(largest, n, min_rate, 0.05, looks):
+        assert is_futile(largest, n + 1, min_rate, 0.05, looks)
+        assert is_futile(largest - 1, n, min_rate, 0.05, looks)
+        assert is_futile(largest, n, min_rate, 0.05, 1)
+        assert is_futile(largest, n, min(2 * min_rate, 0.99), 0.05, looks)
 
 
-@pytest.mark.parametrize("min_rate", [0.3, 0.1, 0.05])
-@pytest.mark.parametrize("factor", [1.0, 1.5])
-def test_a_prompt_at_or_above_the_rate_is_given_up_no_more_often_than_promised(min_rate, factor):
-    error = 4 * np.sqrt(0.05 * 0.95 / 20_000)
-    assert missed(min_rate * factor, min_rate, looks=1)[1] <= 0.05 + error  # each look alone
-    assert missed(min_rate * factor, min_rate, looks=7)[0] <= 0.05 + error  # all looks together
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.3, 0.6])
+def test_each_look_misses_at_most_its_share_by_enumeration(rate):
+    for n in ROUNDS:
+        hits = np.arange(n + 1)
+        given_up = np.array([is_futile(c, n, rate, 0.05, len(ROUNDS)) for c in hits.tolist()])
+        assert binom.pmf(hits, n, rate)[given_up].sum() <= 0.05 / len(ROUNDS)
 
 
-def test_prompts_that_return_nothing_are_given_up_at_the_second_round():
-    assert missed(0.0, 0.3, looks=1) == (1.0, 1.0)
-    assert not is_futile(1, 8, 0.3, 0.05, 1)
-    assert is_futile(1, 16, 0.3, 0.05, 1)
+def given_up_share(rate: float, min_rate: float, looks: int, n_prompts: int, seed: int) -> float:
+    """Share of prompts of this rate given up at any round before their clique of 10, in simulation."""
+    shown = np.random.default_rng(seed).random((n_prompts, 512)) < rate
+    hits = np.stack([shown[:, :n].sum(axis=1) for n in ROUNDS], axis=1)
+    tables = [np.array([is_futile(c, n, min_rate, 0.05, looks) for c in range(n + 1)]) for n in ROUNDS]
+    futile = np.stack([table[column] for table, column in zip(tables, hits.T, strict=True)], axis=1)
+    complete = hits >= 10
+    first = np.argmax(complete | futile, axis=1)  # the round that stops the prompt; the clique is looked for first
+    every = np.arange(n_prompts)
+    return float((futile[every, first] & ~complete[every, first]).mean())
 
 
-def test_settings_that_are_no_probabilities_are_refused():
-    for settings in ((0.0, 0.05, 1), (1.0, 0.05, 1), (0.3, 0.0, 1), (0.3, 1.0, 1), (0.3, 0.05, 0)):
-        with pytest.raises(ValueError, match=f"min_rate {settings[0]}, miss_probability {settings[1]}, looks {settings[2]}"):
-            first_futile_n(*settings)
+@pytest.mark.parametrize("min_rate", [0.02, 0.1, 0.3])
+def test_a_prompt_at_the_least_rate_is_given_up_with_at_most_the_miss_probability(min_rate):
+    n_prompts = 4000
+    slack = 3 * np.sqrt(0.05 * 0.95 / n_prompts)
+    assert given_up_share(min_rate, min_rate, len(ROUNDS), n_prompts, 1) <= 0.05 + slack
+    assert given_up_share(1.5 * min_rate, min_rate, len(ROUNDS), n_prompts, 2) <= 0.05
 
 
-@pytest.mark.parametrize("min_rate", [0.3, 0.1, 0.02])
-@pytest.mark.parametrize("clique_size", [5, 10, 100])
-def test_what_every_prompt_gets_is_the_first_round_that_could_stop_one(min_rate, clique_size):
-    could_stop = [n for n in cumulative_rounds(8, 512) if n >= clique_size or is_futile(1, n, min_rate, 0.05, 1)]
-    assert n_always_drawn(8, 512, clique_size, min_rate, 0.05) == could_stop[0]
+def test_a_prompt_that_never_returns_its_image_is_given_up_early():
+    assert given_up_share(0.001, 0.3, len(ROUNDS), 1000, 3) > 0.99
+    assert min(n for n in ROUNDS if is_futile(1, n, 0.3, 0.05, len(ROUNDS))) == 32
 
 
-def test_a_budget_below_every_rule_is_always_drawn():
-    assert n_always_drawn(8, 8, 10, 0.3, 0.05) == 8
+def test_without_the_division_by_looks_the_misses_add_up():
+    once, seven = (given_up_share(0.1, 0.1, looks, 4000, 4) for looks in (1, len(ROUNDS)))
+    assert once > 5 * seven
+
+
+@pytest.mark.parametrize("wrong", [(0.0, 0.05, 1), (1.0, 0.05, 1), (0.3, 0.0, 1), (0.3, 1.0, 1), (0.3, 0.05, 0)])
+def test_settings_out_of_range_are_an_error(wrong):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        is_futile(1, 10, *wrong)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        first_futile_n(*wrong)
+
+
+@given(st.integers(1, 64), st.integers(1, 600), st.integers(2, 12), st.sampled_from([0.1, 0.3, 0.6]))
+@quick
+def test_always_drawn_is_the_first_round_at_which_any_outcome_could_stop_a_prompt(first, budget, clique_size, min_rate):
+    found = n_always_drawn(first, budget, clique_size, min_rate, 0.05)
+    rounds = cumulative_rounds(first, budget)
+    could_stop = [n for n in rounds if n >= clique_size or is_futile(1, n, min_rate, 0.05, 1)]
+    assert found == (could_stop[0] if could_stop else budget)
+
+
+def test_always_drawn_in_the_designs_rounds():
+    assert n_always_drawn(8, 512, 10, 0.3, 0.05) == 16  # 8 pictures hold no clique of 10 and are never futile
+    assert n_always_drawn(8, 512, 8, 0.3, 0.05) == 8
+    assert n_always_drawn(8, 12, 100, 0.02, 0.05) == 12
