@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -11,9 +12,9 @@ import pyarrow.parquet as pq
 from tasks._settings import UserError
 
 STORAGE_VERSION = "v1.5.0"  # the newest that DuckDB 1.5 clients read
-OFFLINE = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+OFFLINE: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 N_EXAMPLES = 3
-Source = pa.Table | Sequence[Path]  # a table, or the Parquet files of which it is the union
+Source: TypeAlias = pa.Table | Sequence[Path]  # a table, or the Parquet files of which it is the union
 
 
 def build(path: Path, sources: dict[str, Source], scripts: Iterable[Path], checks: Iterable[Path]) -> None:

@@ -138,9 +138,8 @@ def test_copies_among_counts_the_members_of_one_digest_or_confirmed_as_copies(wo
     n, pairs, weight, order = world
     digests, is_member = [f"{row % n_digests}" for row in order.tolist()], weight > 0
     linked = {frozenset((digests[a], digests[b])) for a, b in pairs.tolist()}
-    reference = [sum(is_member[b] and (digests[a] == digests[b] or frozenset((digests[a], digests[b])) in linked) for b in range(n))
-                 for a in range(n)]
-    assert copies_among(digests, pairs, is_member).tolist() == reference
+    alike = np.array([[a == b or frozenset((a, b)) in linked for b in digests] for a in digests])
+    assert copies_among(digests, pairs, is_member).tolist() == (alike @ is_member.astype(int)).tolist()
 
 
 def test_copies_among_changes_with_the_members_and_not_with_who_is_asked():
