@@ -232,7 +232,7 @@ def _as_template(row: dict[str, Any], pictures: np.ndarray, library: "_Library",
     """Turn the row into a template finding where its generations share the fixed region of one; l2 and margin are inside it."""
     chosen = {k: settings[k] for k in ("edge_l2", "clique_size", "template_share")}
     chosen |= {"max_l2": settings["verbatim_l2"], "max_margin": settings["verbatim_margin"]}
-    found = templates.shared_template(pictures, library.pictures, library.is_member, chosen)
+    found = templates.shared_template(pictures, library.pictures, library.is_of_training_set, chosen)
     if found:
         image = library.rows[int(found["row"])]
         row |= dict.fromkeys(["tiled_l2", "adaptive_l2", "similarity"]) | {
@@ -278,6 +278,7 @@ class _Library:
         self.rows = [images[i] for i in sorted(images)]
         self.pictures = _pictures.Reader().reduced(self.rows, size_px)
         self.position = {row["image_id"]: i for i, row in enumerate(self.rows)}
+        self.is_of_training_set = np.array([row["split"] == "member" for row in self.rows], bool)
         self.is_member = np.array([row["image_id"] in members for row in self.rows], bool)
 
     def picture(self, image_id: int) -> np.ndarray:

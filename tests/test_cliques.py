@@ -68,6 +68,13 @@ def test_of_two_cliques_it_takes_the_larger_though_the_smaller_has_the_higher_de
     assert largest_clique(edges)[0].tolist() == list(range(10, 17))
 
 
+def test_a_triangle_is_found_beside_a_bipartite_graph_that_draws_every_greedy_start():
+    edges = np.zeros((23, 23), bool)
+    edges[:10, 10:20] = edges[10:20, :10] = True  # twenty vertices of degree ten, and no clique of three
+    members, is_exact = largest_clique(planted(edges, np.arange(20, 23)))
+    assert is_exact and members.tolist() == [20, 21, 22]
+
+
 def test_a_chain_is_no_clique_though_it_is_one_component():
     chain = np.eye(30, k=1, dtype=bool) | np.eye(30, k=-1, dtype=bool)
     members, is_exact = largest_clique(chain)

@@ -402,7 +402,9 @@ def test_tpr_at_fpr_by_hand():
     found = [rates.tpr_at_fpr(scores, is_positive, max_fpr) for max_fpr in (0, 0.33, 1 / 3, 0.66, 2 / 3, 1)]
     assert found == [1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1]
     assert rates.tpr_at_fpr(np.ones(6), is_positive, 0.99) == 0  # all tied: to call one is to call all
-    assert rates.tpr_at_fpr(np.arange(200.0), np.arange(200) < 100, 0.29) == 0
+    hundred = np.append(np.arange(100.0), 70.5)  # 29 negatives above the one positive, and 0.29 * 100 is 28.999...
+    assert rates.tpr_at_fpr(hundred, hundred == 70.5, 0.29) == 1
+    assert rates.tpr_at_fpr(hundred, hundred == 70.5, 0.28) == 0
 
 
 def test_tpr_at_fpr_needs_both_classes():

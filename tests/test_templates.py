@@ -208,3 +208,13 @@ def test_a_layout_that_an_unseen_picture_shares_is_no_evidence():
     is_member = np.arange(32) != 1
     assert templates.shared_template(prints(12), library(seen_print, unseen_print), is_member, SETTINGS) is None
     assert templates.shared_template(prints(12), library(seen_print, unseen_print), np.ones(32, bool), SETTINGS) is not None
+
+
+@pytest.mark.parametrize(("deviation", "is_template"), [(0.07, False), (0.2, True)])
+def test_a_copy_that_is_loose_in_one_part_is_no_template(deviation, is_template):
+    layout = 0.2 + 0.6 * noise(32, 32, 3, seed=99)
+    loose_copies = np.repeat(layout[None], 12, axis=0)
+    loose_copies[:, 24:] += deviation * np.random.default_rng(0).standard_normal((12, 8, 32, 3)).astype(np.float32)
+    assert not templates.fixed_region(loose_copies)[24:].any()
+    found = templates.shared_template(loose_copies, library(layout), np.ones(31, bool), SETTINGS)
+    assert (found is not None) == is_template

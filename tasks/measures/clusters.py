@@ -39,7 +39,7 @@ def star_centres(n: int, pairs: np.ndarray, order: np.ndarray) -> np.ndarray:
 def components(n: int, pairs: np.ndarray) -> np.ndarray:
     """[n] number of each image's connected component."""
     ones = np.ones(len(pairs), np.int8)
-    return connected_components(coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n)), directed=False)[1]
+    return np.asarray(connected_components(coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n)), directed=False)[1])
 
 
 def sizes(labels: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -91,7 +91,9 @@ def shared_template(
     if len(members) < settings["clique_size"]:
         return None
     mask, mean = fixed_region(pictures[members]), pictures[members].mean(axis=0)
-    if not mask.any() or mask.all() or region_share(mean, mask) < settings["template_share"]:
+    # over the pictures, not of their mean: what varies averages out of that, and any region would hold most of the rest
+    share = float(np.mean([region_share(picture, mask) for picture in pictures[members]]))
+    if not mask.any() or mask.all() or share < settings["template_share"]:
         return None
     if np.sqrt(pictures[members][:, ~mask].var(axis=0).mean()) < MIN_VARIATION:
         return None
@@ -101,4 +103,4 @@ def shared_template(
     margin = distances.margin(float(inside[nearest]), float(inside[~layout].min(initial=np.inf)))
     if not is_member[layout].all() or inside[nearest] > settings["max_l2"] or margin > settings["max_margin"]:
         return None
-    return {"row": nearest, "share": region_share(mean, mask), "l2": float(inside[nearest]), "margin": margin}
+    return {"row": nearest, "share": share, "l2": float(inside[nearest]), "margin": margin}
