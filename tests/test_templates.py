@@ -189,7 +189,7 @@ def test_a_planted_template_is_found_with_its_training_picture():
     assert made["row"] == 0
     assert made["l2"] < 1e-6
     assert made["margin"] < 1e-5
-    assert made["share"] == pytest.approx(0.97, abs=0.03)  # the mean of what varies is nearly flat
+    assert made["share"] == pytest.approx(0.75, abs=0.03)  # three quarters of the rows are the layout
 
 
 def test_a_template_needs_a_clique_a_variation_and_a_picture_seen_in_training():
