@@ -37,7 +37,8 @@ def tokenizer(captions: list[str], folder: Path, max_tokens: int) -> CLIPTokeniz
     """A CLIP tokenizer whose byte pairs were learned from the captions (CLIP's own vocabulary would outweigh the model)."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     bpe.decoder = decoders.ByteLevel()
     bpe.train_from_iterator(captions, trainers.BpeTrainer(
         vocab_size=1400, end_of_word_suffix="</w>", special_tokens=["<|startoftext|>", "<|endoftext|>"],

@@ -7,6 +7,13 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Audits image diffusion models for memorization.")
 REPORTS = Path("reports")
+DATABASE = Path("findings.duckdb")
+
+
+def _complaint(message: str) -> int:
+    """Print a person's way out; the exit code."""
+    typer.echo(f"eidetic: {message}", err=True)
+    return 1
 
 
 @app.callback()
@@ -26,4 +33,6 @@ def verdict() -> None:
             continue
         typer.echo(json.loads(audit.read_text(encoding="utf-8"))["verdict"])
         typer.echo(f"    report: {REPORTS / release / 'report.html'}")
-    typer.echo("database: findings.duckdb (for example: duckdb -readonly findings.duckdb \"from summary\")")
+    if not DATABASE.is_file():
+        raise typer.Exit(_complaint(f"{DATABASE} is missing; make it with `dvc repro -f -s warehouse`"))
+    typer.echo(f"database: {DATABASE} (for example: duckdb -readonly findings.duckdb \"from summary\")")

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _embedders, _pictures, _settings, _shards, _tables
+from tasks import _embedders, _pictures, _settings, _tables
 from tasks._tables import column, schema
 from tasks.measures import alignment, clusters, distances, neighbours, rates, templates
 
@@ -116,24 +116,25 @@ def shares_template(pictures: np.ndarray, pairs: np.ndarray, edge_l2: float) -> 
     return out
 
 
-def duplicates(images: pa.Table, vectors: np.ndarray, pictures: np.ndarray, *, n_neighbours: int, min_similarity: float, max_l2: float,
-               template_l2: float) -> tuple[pa.Table, pa.Table]:
+def duplicates(images: pa.Table, vectors: np.ndarray, pictures: np.ndarray, settings: dict[str, Any]) -> tuple[pa.Table, pa.Table]:
     """The table and its pairs, of good images in order of image_id with their descriptors and pictures at confirm_px."""
     first, is_file = representatives(images)
     unique = np.unique(first)
-    proposed, similarity = neighbours.similar_pairs(vectors[unique], min_similarity, n_neighbours)
+    proposed, similarity = neighbours.similar_pairs(vectors[unique], settings["min_similarity"], settings["n_neighbours"])
     proposed = unique[proposed]
-    l2 = copies(pictures, proposed, max_l2)
-    is_copy = l2 <= max_l2
+    l2 = copies(pictures, proposed, settings["max_l2"])
+    is_copy = l2 <= settings["max_l2"]
     edges = proposed[is_copy]
     is_member = np.array(images.column("split").to_pylist()) == "member"
     exact = np.stack([first, np.arange(len(first))], axis=1)[first != np.arange(len(first))]
     ids = images.column("image_id").to_numpy()
     table = _counted(images, first, edges, is_member, vectors)
-    leaked = _leaked(proposed, is_copy | shares_template(pictures, proposed, template_l2), exact, is_member)
+    leaked = _leaked(proposed, is_copy | shares_template(pictures, proposed, settings["template_l2"]), exact, is_member)
     centre = np.searchsorted(ids, table["cluster_id"])
     made = _tables.table({**table, "nearest_other_l2": nearest_other(pictures, centre), "is_leaked": leaked}, SCHEMA)
-    return made, _pairs(ids, proposed, similarity, l2, is_copy, exact, is_file)
+    methods = ["descriptor"] * len(proposed) + ["file" if is_file[b] else "pixels" for b in exact[:, 1]]
+    measures = (np.concatenate([similarity, np.ones(len(exact))]), np.concatenate([l2, np.zeros(len(exact))]))
+    return made, _pairs(ids[np.concatenate([proposed, exact])], methods, *measures, settings["max_l2"])
 
 
 def _counted(images: pa.Table, first: np.ndarray, edges: np.ndarray, is_member: np.ndarray, vectors: np.ndarray) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def _counted(images: pa.Table, first: np.ndarray, edges: np.ndarray, is_member: 
     np.minimum.at(smallest, centre, similarity)
     size, whole = clusters.sizes(centre, np.ones(n)), clusters.sizes(component, np.ones(n))
     return {"image_id": ids, "split": images.column("split"), "cluster_id": ids[centre], "n_copies": clusters.n_copies(n, edges, members)[first],
-            "cluster_size": size, "n_neighbours": degree[first] - 1, "component_size": whole, "min_similarity": smallest[centre],
+            "cluster_size": size, "n_neighbours": degree[first] - 1, "component_size": whole, "min_similarity": np.round(smallest[centre], 4),
             "is_chained": whole > CHAINED * size}
 
 
@@ -163,21 +164,14 @@ def _leaked(proposed: np.ndarray, is_linked: np.ndarray, exact: np.ndarray, is_m
     return touched & ~is_member
 
 
-def _pairs(ids: np.ndarray, proposed: np.ndarray, similarity: np.ndarray, l2: np.ndarray, is_copy: np.ndarray, exact: np.ndarray,
-           is_file: np.ndarray) -> pa.Table:
-    rows = np.concatenate([proposed, exact])
-    n = len(exact)
-    columns = {
-        "image_id_a": ids[rows.min(axis=1)], "image_id_b": ids[rows.max(axis=1)],
-        "method": ["descriptor"] * len(proposed) + ["file" if is_file[b] else "pixels" for b in exact[:, 1]],
-        "similarity": np.concatenate([similarity, np.ones(n)]), "l2": np.concatenate([l2, np.zeros(n)]),
-        "is_copy": np.concatenate([is_copy, np.ones(n, bool)]),
-    }
-    return _tables.table(columns, PAIRS)
+def _pairs(ids: np.ndarray, methods: list[str], similarity: np.ndarray, l2: np.ndarray, max_l2: float) -> pa.Table:
+    """The edges [p, 2] of image_ids with what joined them."""
+    return _tables.table({"image_id_a": ids.min(axis=1), "image_id_b": ids.max(axis=1), "method": methods, "similarity": np.round(similarity, 4), "l2": l2,
+                          "is_copy": l2 <= max_l2}, PAIRS)
 
 
-def canaries(vectors: np.ndarray, pictures: np.ndarray, first: np.ndarray, sources: np.ndarray, altered: dict[str, tuple[np.ndarray, np.ndarray]],
-             settings: dict[str, Any]) -> pa.Table:
+def canaries(vectors: np.ndarray, pictures: np.ndarray, first: np.ndarray, sources: np.ndarray,
+             altered: dict[str, tuple[np.ndarray, np.ndarray]], settings: dict[str, Any]) -> pa.Table:
     """Recall of known copies by transform: altered maps each to (descriptors [c, d], pictures [c, h, w, 3]) of copies of the sources.
 
     A canary is found when the search proposes its source (or a picture with the same pixels) and the pixels confirm it.
@@ -205,8 +199,7 @@ def main() -> None:
     reader = _pictures.Reader()
     rows = images.to_pylist()
     pictures = reader.reduced(rows, settings["confirm_px"])
-    counting = {k: settings[k] for k in ("n_neighbours", "min_similarity", "max_l2", "template_l2")}
-    made, pairs = duplicates(images, vectors, pictures, **counting)
+    made, pairs = duplicates(images, vectors, pictures, settings)
     rng = np.random.default_rng(settings["seed"])
     sources = _canary_sources(rows, settings["n_canaries"], rng)
     model = _embedders.embedder(embedding["descriptor"], embedding["path"], _settings.settings("compute")["device"])

@@ -69,9 +69,10 @@ CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "is_flagged", "max_value": 0.05}},
 ]
 DELTAS = {"eidetic_k": 0.05, "eidetic_k_10": 0.10, "eidetic_k_15": 0.15}
-N_SCORED = 8  # generations that every sampled prompt has: scores are the best of these, for targets and controls alike
+N_SCORED = 8  # generations that every sampled prompt has: scores are the best of these, alike for controls
 JPEG_QUALITY = 75
 TARGET_ARMS = ("duplicated", "outlier", "singleton")
+UNKNOWN = ("generation_id", "l2_band", "hit_rate", "hit_rate_low", "hit_rate_high", "clique_size", "closest_l2", "seed", "is_own_image")  # unsampled
 COPIED = ("l2", "tiled_l2", "adaptive_l2", "margin", "similarity", "image_id", "cluster_id", "split")
 
 
@@ -160,7 +161,7 @@ def findings(evidence: list[Evidence], unsampled: list[dict[str, Any]], nearest_
     for e in evidence:
         rows.append(finding(e, threshold, settings) | _of_prompt(e.prompt, release, e.sampling["n_evaluations"] + screen_evaluations[e.prompt["prompt_id"]]))
     for prompt in unsampled:
-        empty = dict.fromkeys([*COPIED, "generation_id", "l2_band", "hit_rate", "hit_rate_low", "hit_rate_high", "clique_size", "closest_l2", "seed", "is_own_image"])
+        empty = dict.fromkeys([*COPIED, *UNKNOWN])
         rows.append(empty | {"match_type": "none", "n_generations": 0, "n_judged": 0, "n_hits": 0} |
                     _of_prompt(prompt, release, screen_evaluations[prompt["prompt_id"]]))
     scores = {e.prompt["prompt_id"]: score(e) for e in evidence} | {p["prompt_id"]: -np.inf for p in unsampled}
@@ -192,8 +193,7 @@ def main(release: str) -> None:
     """Judge every prompt; write data/findings/<release>."""
     settings = _settings.settings("findings") | _stopping(_settings.settings("generations"))
     size_px = _tables.read("inputs", side="resolution").column("size_px")[0].as_py()
-    prompts = {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()}
-    evidence, unsampled = _evidence(release, prompts)
+    evidence, unsampled = _evidence(release, {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()})
     counted = {r["image_id"]: r for r in _tables.read("duplicates").to_pylist()}
     images = {r["image_id"]: r for r in _tables.read("images").to_pylist() if r["status"] == "ok"}
     screen = {r["prompt_id"]: r["n_evaluations"] for r in _tables.read("screening", release).to_pylist()}
@@ -211,7 +211,7 @@ def main(release: str) -> None:
             _as_template(row, generated.reduced([g for g in e.generations if g["status"] == "ok" and not g["is_fresh"]], size_px), library, settings)
         is_match = row["match_type"] in verdicts.EXTRACTED
         row |= {"is_flagged": is_match and row["split"] == "held_out", "is_extracted": is_match and row["split"] == "member"}
-        row |= dict.fromkeys(["thumbnail_px", "code_bytes", "search_bits", *DELTAS]) | {"n_copies": n_copies.get(row["image_id"], 0) if row["image_id"] else None}
+        row |= dict.fromkeys(["thumbnail_px", "code_bytes", "search_bits", *DELTAS]) | {"n_copies": n_copies.get(row["image_id"])}
         if row["is_extracted"]:
             medoid = next(g for g in e.generations if g["generation_id"] == row["generation_id"])
             row |= described(row, generated.reduced([medoid], size_px)[0], library.picture(row["image_id"]), library.l2_to_members(row["image_id"]), n_searched)

@@ -89,7 +89,8 @@ def candidates(l2: np.ndarray, similar: np.ndarray, own: np.ndarray, allowed: np
     return ordered[np.argsort(l2[ordered], kind="stable")]
 
 
-def matches(generations: list[dict[str, Any]], vectors: np.ndarray, pictures: np.ndarray, own: dict[int, int], library: Library, *, k: int) -> list[dict[str, Any]]:
+def matches(generations: list[dict[str, Any]], vectors: np.ndarray, pictures: np.ndarray, own: dict[int, int], library: Library,
+            k: int) -> list[dict[str, Any]]:
     """Rows of the table for a block of generations with their descriptors [g, d] and pictures [g, s, s, 3]; own maps prompts to cluster_id."""
     flat = library.pictures.reshape(len(library.pictures), -1)
     l2 = distances.pairwise_l2(pictures.reshape(len(pictures), -1), flat)
@@ -108,7 +109,7 @@ def matches(generations: list[dict[str, Any]], vectors: np.ndarray, pictures: np
                 rows.append({
                     "generation_id": generation["generation_id"], "release": generation["release"], "prompt_id": generation["prompt_id"],
                     "split": split, "rank": rank, "image_id": library.image_id[row], "cluster_id": library.clusters[c],
-                    "similarity": float(vectors[g] @ library.vectors[row]), "l2": l2[g, row],
+                    "similarity": round(float(vectors[g] @ library.vectors[row]), 4), "l2": l2[g, row],
                     "tiled_l2": max(float(l2[g, row]), distances.tiled_l2(pictures[g], library.pictures[row])), "adaptive_l2": adaptive,
                     "margin": margin[g, c], "is_own_cluster": bool(library.clusters[c] == own_cluster)})
     return rows
@@ -128,7 +129,7 @@ def main(release: str) -> None:
     for start in _shards.progress(starts, len(starts), f"matches: '{release}', blocks of {BLOCK} generations"):
         block = good[start:start + BLOCK]
         of_block = [generations[i] for i in block]
-        rows += matches(of_block, vectors[block], reader.reduced(of_block, size_px), own, library, k=k)
+        rows += matches(of_block, vectors[block], reader.reduced(of_block, size_px), own, library, k)
     _tables.write(_tables.table(rows or {name: [] for name in SCHEMA.names}, SCHEMA), CHECKS, "matches", release)
 
 

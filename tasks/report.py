@@ -74,8 +74,8 @@ def near_controls(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def points(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each sampled prompt: where its medoid stands in l2 and margin, and whether it is a target, a control or a finding."""
-    kinds = {True: "found", False: "target"}
-    return [{"l2": r["l2"], "margin": min(r["margin"], 2.0), "kind": "control" if r["arm"] == "held_out" and not r["is_extracted"] else kinds[r["is_extracted"]]}
+    kind = lambda r: "found" if r["is_extracted"] else "control" if r["arm"] == "held_out" else "target"  # noqa: E731
+    return [{"l2": r["l2"], "margin": min(r["margin"], 2.0), "kind": kind(r)}
             for r in findings if r["margin"] is not None]
 
 

@@ -52,17 +52,16 @@ def strata(norms: np.ndarray, keep_rate: float) -> np.ndarray:
     return kept
 
 
-def screening(prompts: pa.Table, norms: np.ndarray | None, n_evaluations: int, *, release: str, keep_rate: float, dropped_rate: float,
-              seed: int) -> pa.Table:
+def screening(prompts: pa.Table, norms: np.ndarray | None, n_evaluations: int, release: str, settings: dict[str, Any]) -> pa.Table:
     """The table; norms [n] of the prompts in their order, or None where the release has no guidance pair (all are sampled)."""
     ids = prompts.column("prompt_id").to_pylist()
     n = len(ids)
-    kept = np.ones(n, bool) if norms is None else strata(norms, keep_rate)
-    by_chance = np.array([hash63(str(seed), "dropped", str(i)) / 2**63 < dropped_rate for i in ids], bool)
+    kept = np.ones(n, bool) if norms is None else strata(norms, settings["keep_rate"])
+    by_chance = np.array([hash63(str(settings["seed"]), "dropped", str(i)) / 2**63 < settings["dropped_rate"] for i in ids], bool)
     return _tables.table({
         "prompt_id": ids, "release": [release] * n, "text_noise_norm": [None] * n if norms is None else norms,
         "n_evaluations": [n_evaluations] * n, "stratum": ["unscreened" if norms is None else "kept" if k else "dropped" for k in kept],
-        "inclusion_probability": np.where(kept, 1.0, dropped_rate), "is_sampled": kept | by_chance,
+        "inclusion_probability": np.where(kept, 1.0, settings["dropped_rate"]), "is_sampled": kept | by_chance,
     }, SCHEMA)
 
 
@@ -76,7 +75,8 @@ def protocol(release: str, model_digest: str, stack: str, prompts: pa.Table, set
 def mean_norms(prompts: pa.Table, norms_of: Callable[[list[str], list[list[int]]], np.ndarray], n_seeds: int, seed: int) -> np.ndarray:
     """[n] mean over n_seeds of the noise norms of each prompt; norms_of maps captions and their seeds to [n, n_seeds]."""
     seeds = [[hash63(str(seed), "screening", str(i), str(s)) for s in range(n_seeds)] for i in prompts.column("prompt_id").to_pylist()]
-    return norms_of(prompts.column("caption").to_pylist(), seeds).mean(axis=1)
+    # the last digits of a float32 model depend on the number of threads: they must not reach dvc.lock
+    return np.round(norms_of(prompts.column("caption").to_pylist(), seeds).mean(axis=1).astype(np.float64), 4)
 
 
 def main(release: str) -> None:
@@ -89,9 +89,8 @@ def main(release: str) -> None:
     judged = {block: _settings.settings(block) for block in ("screening", "generations", "matches", "findings", "summary")}
     bound = protocol(release, accepted.digest, sampler.stack, prompts, judged | {"sampler": sampler.settings})
     _tables.write(bound, [], "screening", release, side="protocol")
-    chosen = {k: settings[k] for k in ("keep_rate", "dropped_rate", "seed")}
     if sampling["exhaustive"] or not sampler.has_guidance_pair:
-        made = screening(prompts, None, 0, release=release, **chosen)
+        made = screening(prompts, None, 0, release, settings)
         print(f"screening: '{release}' is not screened ({'exhaustive' if sampling['exhaustive'] else 'no guidance pair'}); every prompt is sampled")
         return _tables.write(made, CHECKS, "screening", release)
 
@@ -104,7 +103,7 @@ def main(release: str) -> None:
         starts = range(0, prompts.num_rows, PIECE)
         bar = _shards.progress(starts, len(starts), f"screening: '{release}', pieces of {PIECE} prompts")
         norms = np.concatenate([piece(prompts.slice(start, PIECE)).column("norm").to_numpy() for start in bar])
-        made = screening(prompts, norms, 2 * settings["n_seeds"], release=release, **chosen)
+        made = screening(prompts, norms, 2 * settings["n_seeds"], release, settings)
         _tables.write(made, CHECKS, "screening", release)
 
 

@@ -141,7 +141,7 @@ def require_same_prompts(protocol: dict[str, Any], prompts: pa.Table) -> None:
 
 
 def main() -> None:
-    """Keep the current audits in audits/, build findings.duckdb, write metrics.json."""
+    """Keep the current audits in audits/, build findings.duckdb, write metrics.json and which audit is current."""
     listed = _settings.all_settings()
     rows = release_rows(listed.get("releases") or {})
     with _shards.lock("warehouse"):
@@ -158,6 +158,8 @@ def main() -> None:
             _forget_pending()
         told = metrics([r for a in audits for r in a.tables["summary"].to_pylist()])
         _tables.put_text(json.dumps(told, indent=2, sort_keys=True) + "\n", METRICS)
+        # DVC's out: the database's own bytes differ with every build, and would leave dvc.lock changed after each audit
+        _tables.write(releases, [], "warehouse")
     held = ", ".join(a.audit_id for a in audits)
     print(f"warehouse: {DATABASE} holds {held}; {len(pending)} new in {AUDITS}/, {len(_folders([]))} there in all")
 

@@ -40,7 +40,8 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "example"
 MEMBERS, HELD_OUT, PLANTED = EXAMPLE / "training_set" / "members.parquet", EXAMPLE / "held_out" / "held_out.parquet", EXAMPLE / "planted.parquet"
 STEPS, GUIDANCE, BATCH, BLOCK, SIDE = 12, 3.0, 64, 8, 32  # BLOCK: prompts per part; 8 x 200 is a whole number of batches
 MEASURES = ("l2", "tiled_l2", "adaptive_l2", "margin", "similarity", "pixel_std", "nearest_l2", "nearest_margin")
-SCHEMA = pa.schema({"release": pa.string(), "prompt_id": pa.int64(), "index": pa.int32(), **dict.fromkeys(MEASURES, pa.float32()), "nearest_cluster": pa.string()})
+SCHEMA = pa.schema({"release": pa.string(), "prompt_id": pa.int64(), "index": pa.int32(), **dict.fromkeys(MEASURES, pa.float32()),
+                    "nearest_cluster": pa.string()})
 
 
 def pictures(path: Path) -> list[tuple[str, np.ndarray]]:
@@ -159,7 +160,8 @@ def measure(args: argparse.Namespace) -> None:
     truth = Truth(session)
     prompts, parts, n_made = known_prompts(args.prompts, args.images, truth), [], 0
     verify(pipe, [p["caption"] for p in prompts[:4]])
-    base, began = hashlib.sha256(b"".join(p.read_bytes() for p in [MEMBERS, HELD_OUT, PLANTED, *sorted(f for f in folder.rglob("*") if f.is_file())])).digest(), time.monotonic()
+    inputs, began = [MEMBERS, HELD_OUT, PLANTED, *sorted(f for f in folder.rglob("*") if f.is_file())], time.monotonic()
+    base = hashlib.sha256(b"".join(p.read_bytes() for p in inputs)).digest()
     for start in range(0, len(prompts), BLOCK):
         block = prompts[start: start + BLOCK]
         digest = hashlib.sha256(repr((base, args.release, args.n, STEPS, GUIDANCE, BATCH, block)).encode()).hexdigest()

@@ -30,7 +30,7 @@ def library(pictures: list[np.ndarray], splits: list[str]) -> tuple[pa.Table, np
 
 
 def counted(pictures: list[np.ndarray], splits: list[str]) -> list[dict]:
-    return duplicates.duplicates(*library(pictures, splits), **SETTINGS)[0].to_pylist()
+    return duplicates.duplicates(*library(pictures, splits), SETTINGS)[0].to_pylist()
 
 
 def test_counts_the_planted_copies_exact_and_altered(picture: Maker, rng: np.random.Generator) -> None:
@@ -63,7 +63,7 @@ def test_a_held_out_print_of_a_members_template_is_leaked_but_not_merged(picture
 def test_pairs_say_what_joined_them(picture: Maker) -> None:
     table, vectors, floats = library([picture(0, 64), picture(0, 64), picture(1, 64)], ["member"] * 3)
     table = table.set_column(2, "sha256", pa.array(["f" * 64, "f" * 64, "e" * 64]))
-    pairs = duplicates.duplicates(table, vectors, floats, **SETTINGS)[1].to_pylist()
+    pairs = duplicates.duplicates(table, vectors, floats, SETTINGS)[1].to_pylist()
     assert [(p["image_id_a"], p["image_id_b"], p["method"], p["is_copy"]) for p in pairs if p["is_copy"]] == [(1, 2, "file", True)]
 
 
@@ -82,7 +82,8 @@ def test_canaries_are_found_and_strangers_are_not(picture: Maker, rng: np.random
     small = np.stack([_pictures.resized(p, 32) for p in copies]).astype(np.float32) / 255
     strangers = np.stack([picture(i + 50) for i in range(6)]).astype(np.float32) / 255
     first = duplicates.representatives(table)[0]
-    found = duplicates.canaries(vectors, floats, first, sources, {"cropped_4pct": (described(small), small), "other": (described(strangers), strangers)}, SETTINGS)
+    altered = {"cropped_4pct": (described(small), small), "other": (described(strangers), strangers)}
+    found = duplicates.canaries(vectors, floats, first, sources, altered, SETTINGS)
     assert dict(zip(found.column("transform").to_pylist(), found.column("n_found").to_pylist(), strict=True)) == {"cropped_4pct": 6, "other": 0}
 
 

@@ -19,7 +19,7 @@ def library(picture: Maker, *, n: int = 8, clusters: list[int] | None = None, ve
 
 def rows_of(lib: matches.Library, shown: np.ndarray, vector: np.ndarray, own: dict[int, int] | None = None, k: int = 2) -> list[dict]:
     generation = {"generation_id": 9, "release": "v1", "prompt_id": 3}
-    return matches.matches([generation], vector[None], shown[None], own or {}, lib, k=k)
+    return matches.matches([generation], vector[None], shown[None], own or {}, lib, k)
 
 
 def test_pixels_find_the_copy_that_the_descriptors_miss(picture: Maker) -> None:

@@ -1,51 +1,119 @@
-"""Nearest neighbours and similar pairs against brute force, also where a group is larger than k."""
+"""Nearest rows and similar pairs against brute force over all cosines and scikit-learn."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
 
-from tasks.measures import neighbours
+from tasks.measures.neighbours import nearest, similar_pairs
 
-
-def unit(rng: np.random.Generator, n: int, d: int = 16) -> np.ndarray:
-    vectors = rng.normal(size=(n, d)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def test_nearest_is_the_order_of_the_cosines(rng: np.random.Generator) -> None:
-    references, queries = unit(rng, 50), unit(rng, 7)
-    similarity, rows = neighbours.nearest(references, queries, 5)
-    cosines = queries @ references.T
-    assert (rows == np.argsort(-cosines, axis=1)[:, :5]).all()
-    assert np.allclose(similarity, np.sort(cosines, axis=1)[:, ::-1][:, :5], atol=1e-6)
+seeds = st.integers(0, 10_000)
+quick = settings(deadline=None, max_examples=60)
 
 
-def test_more_neighbours_than_references_are_all_of_them(rng: np.random.Generator) -> None:
-    similarity, rows = neighbours.nearest(unit(rng, 3), unit(rng, 2), 10)
-    assert similarity.shape == rows.shape == (2, 3)
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_vectors_that_are_not_of_unit_length_are_refused(rng: np.random.Generator) -> None:
+def directions(n: int, d: int, seed: int) -> np.ndarray:
+    return unit(np.random.default_rng(seed).normal(size=(n, d)))
+
+
+def around(centre: np.ndarray, n: int, spread: float, seed: int) -> np.ndarray:
+    return unit(centre + np.random.default_rng(seed).normal(0, spread, (n, len(centre))))
+
+
+def pairs_by_brute_force(vectors: np.ndarray, bound: float) -> dict[tuple[int, int], float]:
+    cosine = vectors.astype(float) @ vectors.astype(float).T
+    return {(a, b): cosine[a, b] for a in range(len(vectors)) for b in range(a + 1, len(vectors)) if cosine[a, b] >= bound}
+
+
+def bound_between(vectors: np.ndarray, quantile: float) -> float:
+    """A bound in the widest gap near the quantile of the cosines, so that rounding decides no pair."""
+    cosine = np.sort((vectors.astype(float) @ vectors.astype(float).T)[np.triu_indices(len(vectors), 1)])
+    start = min(int(quantile * len(cosine)), max(len(cosine) - 8, 0))
+    window = cosine[start : start + 8]
+    gap = int(np.diff(window).argmax())
+    return float(window[gap : gap + 2].mean())
+
+
+@given(st.integers(1, 40), st.integers(1, 10), st.integers(1, 60), seeds)
+@quick
+def test_nearest_are_the_largest_cosines_best_first(n, m, k, seed):
+    references, queries = directions(n, 8, seed), directions(m, 8, seed + 1)
+    similarity, rows = nearest(references, queries, k)
+    cosine = queries.astype(float) @ references.astype(float).T
+    assert similarity.shape == rows.shape == (m, min(n, k))
+    np.testing.assert_allclose(similarity, -np.sort(-cosine, axis=1)[:, :k], atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(cosine, rows, axis=1), similarity, atol=1e-6)
+    assert all(len(set(row)) == len(row) for row in rows.tolist())
+
+
+def test_nearest_agrees_with_scikit_learn():
+    references, queries = directions(200, 16, 1), directions(30, 16, 2)
+    distance, reference = NearestNeighbors(n_neighbors=7, metric="cosine", algorithm="brute").fit(references).kneighbors(queries)
+    similarity, rows = nearest(references, queries, 7)
+    assert np.array_equal(rows, reference)
+    np.testing.assert_allclose(similarity, 1 - distance, atol=1e-6)
+
+
+def test_a_row_is_its_own_nearest_and_a_planted_copy_the_second():
+    references = directions(50, 16, 3)
+    references[40] = around(references[7], 1, 0.01, 4)[0]
+    similarity, rows = nearest(references, references[[7]], 2)
+    assert rows.tolist() == [[7, 40]] and similarity[0, 0] == pytest.approx(1) and similarity[0, 1] > 0.99
+
+
+def test_half_precision_descriptors_are_good_enough_and_others_are_an_error():
+    vectors = directions(20, 64, 5)
+    assert nearest(vectors.astype(np.float16), vectors, 1)[1].ravel().tolist() == list(range(20))
     with pytest.raises(ValueError, match="references must be of unit length"):
-        neighbours.nearest(2 * unit(rng, 3), unit(rng, 2), 1)
+        nearest(2 * vectors, vectors, 1)
+    with pytest.raises(ValueError, match="queries must be of unit length"):
+        nearest(vectors, np.vstack([vectors, np.zeros((1, 64), np.float32)]), 1)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000), st.floats(-0.2, 0.9), st.integers(1, 8))
-def test_pairs_are_those_of_brute_force_whatever_k_starts_with(seed: int, bound: float, k: int) -> None:
-    vectors = unit(np.random.default_rng(seed), 30, 4)
-    pairs, similarity = neighbours.similar_pairs(vectors, bound, k)
-    cosines = vectors @ vectors.T
-    # a pair on the very bound may fall either way by rounding
-    sure = {(a, b) for a in range(30) for b in range(a + 1, 30) if cosines[a, b] >= bound + 1e-5}
-    found = {tuple(p) for p in pairs.tolist()}
-    assert sure <= found and all(cosines[a, b] >= bound - 1e-5 for a, b in found)
-    assert np.allclose(similarity, [cosines[a, b] for a, b in pairs.tolist()], atol=1e-5)
-    assert pairs.tolist() == sorted(pairs.tolist())
+@given(st.integers(3, 40), st.integers(1, 6), st.floats(0, 1), seeds)
+@quick
+def test_similar_pairs_are_those_of_brute_force_in_order_whatever_k(n, k, quantile, seed):
+    vectors = np.vstack([directions(n, 6, seed), around(directions(1, 6, seed)[0], 4, 0.1, seed)])
+    bound = bound_between(vectors, quantile)
+    reference = pairs_by_brute_force(vectors, bound)
+    pairs, similarity = similar_pairs(vectors, bound, k)
+    assert [tuple(pair) for pair in pairs.tolist()] == sorted(reference)
+    np.testing.assert_allclose(similarity, [reference[pair] for pair in sorted(reference)], atol=1e-6)
 
 
-def test_a_group_larger_than_k_is_found_whole(rng: np.random.Generator) -> None:
-    vectors = np.concatenate([np.repeat(unit(rng, 1), 40, axis=0), unit(rng, 10)])
-    pairs, _ = neighbours.similar_pairs(vectors, 0.99, 4)
-    assert len(pairs) >= 40 * 39 // 2
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 8, 33, 64])
+def test_a_group_larger_than_k_is_found_whole(size):
+    vectors = np.vstack([directions(100, 32, 6), around(directions(1, 32, 7)[0], size, 0.01, 8), directions(20, 32, 9)])
+    pairs, similarity = similar_pairs(vectors, 0.9, 4)
+    assert [tuple(pair) for pair in pairs.tolist()] == [(100 + a, 100 + b) for a in range(size) for b in range(a + 1, size)]
+    assert (similarity > 0.9).all()
+
+
+def test_more_equal_vectors_than_k_are_all_pairs_of_them():
+    vectors = np.repeat(directions(2, 16, 10), 20, axis=0)
+    pairs, _ = similar_pairs(vectors, 0.99, 3)
+    assert len(pairs) == 2 * 190
+    assert (pairs[:, 0] // 20 == pairs[:, 1] // 20).all()
+
+
+@given(st.integers(3, 25), seeds)
+@quick
+def test_similar_pairs_do_not_depend_on_the_order_of_the_vectors(n, seed):
+    vectors, order = directions(n, 4, seed), np.random.default_rng(seed).permutation(n)
+    bound = bound_between(vectors, 0.6)
+    renamed = {tuple(sorted(order[pair].tolist())) for pair in similar_pairs(vectors[order], bound, 2)[0]}
+    assert renamed == {tuple(pair) for pair in similar_pairs(vectors, bound, 2)[0].tolist()}
+
+
+def test_no_vectors_and_a_lone_vector_have_no_pairs():
+    for n in (0, 1):
+        pairs, similarity = similar_pairs(directions(n, 4, 0), 0.5, 3)
+        assert pairs.shape == (0, 2) and similarity.shape == (0,)
+
+
+def test_orthogonal_vectors_have_no_pairs():
+    assert len(similar_pairs(np.eye(12, dtype=np.float32), 0.5, 2)[0]) == 0

@@ -11,7 +11,8 @@ from tasks._settings import UserError
 SETTINGS = {"n_duplicated": 3, "n_outlier": 1, "n_singleton": 2, "n_held_out": 2, "seed": 0}
 
 
-def row(image_id: int, caption: str | None, n_copies: int, *, split: str = "member", cluster_id: int | None = None, leaked: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+def row(image_id: int, caption: str | None, n_copies: int, *, split: str = "member", cluster_id: int | None = None,
+        leaked: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
     image = {"image_id": image_id, "caption": caption, "split": split, "is_degenerate": False}
     return image, {"cluster_id": cluster_id or image_id, "n_copies": n_copies, "is_leaked": leaked}
 

@@ -87,7 +87,8 @@ def test_the_page_opens_from_disk_in_chromium_and_its_filter_counts(audited: Pat
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}", "--virtual-time-budget=5000", "--dump-dom"]
-    done = subprocess.run([str(browser), *flags, (audited / "reports" / "v1" / "report.html").as_uri()], text=True, capture_output=True, check=True, timeout=120)
+    page = (audited / "reports" / "v1" / "report.html").as_uri()
+    done = subprocess.run([str(browser), *flags, page], text=True, capture_output=True, check=True, timeout=120)
     audit = json.loads((audited / "reports" / "v1" / "audit.json").read_text())
     assert audit["verdict"] in html.unescape(done.stdout).replace("\u00a0", " ")
     n = len(audit["findings"])

@@ -11,7 +11,7 @@ PROMPTS = pa.table({"prompt_id": pa.array(range(1, 2001), pa.int64()), "caption"
 
 def screened(norms: np.ndarray | None, **settings: float) -> pa.Table:
     chosen = {"keep_rate": 0.5, "dropped_rate": 0.1, "seed": 0} | settings
-    return screening.screening(PROMPTS, norms, 8, release="v1", **chosen)
+    return screening.screening(PROMPTS, norms, 8, "v1", chosen)
 
 
 def test_keeps_the_largest_norms_and_exactly_the_share_asked_for(rng: np.random.Generator) -> None:

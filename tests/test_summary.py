@@ -7,8 +7,9 @@ import pytest
 from tasks import summary
 
 
-def found(n: int, k: int, *, arm: str = "duplicated", name: str = "10-29", stratum: str = "kept", sampled: bool = True, flagged: int = 0) -> list[dict[str, Any]]:
-    return [{"arm": arm, "copies_bin": name, "stratum": stratum, "n_generations": 16 if sampled else 0, "n_evaluations": 8, "cluster_id": i,
+def found(n: int, k: int, *, arm: str = "duplicated", name: str = "10-29", stratum: str = "kept", flagged: int = 0) -> list[dict[str, Any]]:
+    """n rows of which k are extracted; dropped ones are not sampled."""
+    return [{"arm": arm, "copies_bin": name, "stratum": stratum, "n_generations": 0 if stratum == "dropped" else 16, "n_evaluations": 8, "cluster_id": i,
              "is_extracted": i < k, "is_flagged": i < flagged, "match_type": "verbatim" if i < k else "none"} for i in range(n)]
 
 
@@ -30,7 +31,7 @@ def test_a_census_says_so_and_its_total_is_exact() -> None:
 
 
 def test_what_was_not_looked_at_still_counts_in_the_upper_end() -> None:
-    rows = found(10, 5) + found(10, 0, stratum="dropped", sampled=False)
+    rows = found(10, 5) + found(10, 0, stratum="dropped")
     row = made(rows, {("duplicated", "10-29"): 20})["duplicated", "10-29"]
     assert (row["estimated_total_low"], row["estimated_total_high"]) == (5, 15)
 
