@@ -65,7 +65,7 @@ PAIR_CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "similarity", "min_value": -1, "max_value": 1.01}},
 ]
 CANARY_CHECKS: list[dict[str, Any]] = [
-    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "recall", "min_value": 0.8, "max_value": 1}},
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "recall", "min_value": 0.5, "max_value": 1}},  # below: not to be trusted
 ]
 CHAINED = 5  # a component this many times its star
 ALIGNABLE_L2 = 0.25  # no crop of 6 % moves a picture of the example further than 0.2

@@ -73,9 +73,11 @@ def main() -> None:
     params = _settings.all_settings()
     releases = params.get("releases") or {}
     require_release_names(list(releases))
+    if not (params.get("training_set") or {}).get("members"):
+        raise UserError("training_set.members is missing; name the format and path of the training set (without one nothing is audited yet)")
     digests = _sources.Digests()
     for source in ("members", "held_out"):
-        _write(_training_rows(source, (params.get("training_set") or {}).get(source), digests), f"{source}.parquet")
+        _write(_training_rows(source, params["training_set"].get(source), digests), f"{source}.parquet")
     for source, path in (("prompts", params["prompts"].get("custom")), ("reviews", params["report"].get("reviews"))):
         _write(_file_rows(source, source, path, digests), f"{source}.parquet")
     sides = []

@@ -131,3 +131,9 @@ def test_the_command_line_answers_without_heavy_libraries() -> None:
 
     code = "import sys, flows.cli; sys.exit(any(m in sys.modules for m in ('torch', 'diffusers', 'great_expectations', 'prefect', 'duckdb')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_readme_lists_the_stages_as_the_map_has_them() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name in STAGES:
+        assert f"| `{name}{'@r' if 'foreach' in STAGES[name] else ''}` | {stage(name)['desc']} |" in readme
