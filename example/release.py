@@ -64,7 +64,9 @@ def pipeline(captions: list[str], folder: Path, max_tokens: int) -> StableDiffus
                           eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id)
     scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False, steps_offset=1,
                               set_alpha_to_one=True, timestep_spacing="trailing")
-    return StableDiffusionPipeline(vae=AutoencoderTiny.from_pretrained(HERE / "vae"), text_encoder=CLIPTextModel(text),
+    vae = AutoencoderTiny.from_pretrained(HERE / "vae")
+    vae.register_to_config(_name_or_path="vae")  # a release carries no path of the machine that made it
+    return StableDiffusionPipeline(vae=vae, text_encoder=CLIPTextModel(text),
                                    tokenizer=words, unet=denoiser(), scheduler=scheduler, safety_checker=None,
                                    feature_extractor=None, requires_safety_checker=False)
 
