@@ -5,9 +5,13 @@ audit_card.md is a section for a model card. Captions, addresses and names are h
 """
 
 import base64
+import csv
 import json
+from collections import Counter
 from collections.abc import Callable
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -15,134 +19,280 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks import _pictures, _settings, _sources, _tables
+from tasks import _pictures, _sources, _stage, _tables
 from tasks.measures import rates
 
 SCHEMA_VERSION = 1
 MAX_PAIRS = 500  # with pictures inline; the rest by SQL
 THUMBNAIL_PX = 128
 N_NEAREST_CONTROLS = 8
-PACKAGES = ("torch", "diffusers", "transformers", "onnxruntime", "numpy", "pillow", "pyarrow")
-TARGETS = {"duplicated": "most duplicated images", "singleton": "images seen once", "outlier": "unusual images", "custom": "custom prompts"}
+N_IN_CARD = 10
+MAX_MARGIN = 1.2  # of the figure: points beyond stand on its edge
+PACKAGES = ("torch", "diffusers", "transformers", "onnxruntime", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "pyarrow")
+TARGETS = {"duplicated": "most duplicated images", "singleton": "images seen once", "outlier": "unusual images",
+           "custom": "custom prompts"}
+BINS = ("1", "2-3", "4-9", "10-29", "30-99", "100+")
+BANDS = {"0.05": "Verbatim, l2 up to 0.05", "0.10": "Verbatim, l2 over 0.05 up to 0.10",
+         "0.15": "Verbatim, l2 over 0.10 up to 0.15", "beyond": "Verbatim, l2 over 0.15, as params.yaml allows it",
+         "near_copy": "Near copies", "template": "Templates"}
 
 
 def percent(share: float | None) -> str:
-    """A share as people read it: two digits below 10 %."""
+    """A share as people read it: whole percents, one digit more below 1 %."""
     if share is None:
         return "not measured"
-    return f"{share:.1%}".replace("%", " %") if 0 < share < 0.1 else f"{share:.0%}".replace("%", " %")
+    if 0 < share < 0.01:
+        return "under 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
+    return f"{100 * share:.0f} %"
 
 
-def verdict(summary: list[dict[str, Any]], release: str) -> str:
-    """The audit in one sentence: targets with their interval, controls, and the estimated share of false discoveries."""
-    whole = {r["arm"]: r for r in summary if r["copies_bin"] in ("all", "unseen")}
-    main = next((whole[arm] for arm in TARGETS if arm in whole), None)
-    if main is None or main["arm"] == "custom":
-        n = main["n_prompts"] if main else 0
-        return f"{release}: no training set was given; of {n} prompts, the report lists those that return the same picture again and again"
-    said = (f"{release}: {main['n_findings']} of the {main['n_prompts']} {TARGETS[main['arm']]} come back "
-            f"({percent(main['extraction_rate'])}, 95 % interval {100 * main['low']:.0f}–{100 * main['high']:.0f} %)")
+def at_most(share: float | None) -> str:
+    """An upper bound as people read it: rounded up, so that the sentence never says less than was measured."""
+    if share is None:
+        return "not bounded"
+    digits = 1 if 0 < share < 0.01 else 0
+    return f"{ceil(round(100 * share * 10**digits, 6)) / 10**digits:.{digits}f} %"
+
+
+def main_arm(summary: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of the arm that the verdict is about: the most duplicated images where there are any; None for controls alone."""
+    whole = {r["arm"]: r for r in summary if r["copies_bin"] == "all"}
+    return next((whole[arm] for arm in TARGETS if arm in whole), None)
+
+
+def verdict(summary: list[dict[str, Any]], release: str, n_cliques: int = 0) -> str:
+    """The audit in one sentence: targets with their interval, controls, and the estimated share of false discoveries.
+
+    n_cliques = prompts that return one picture again and again, no image confirmed: what is left to say without a training set.
+    """
+    main = main_arm(summary)
+    if main is None:
+        return f"{release}: no target was prompted, so nothing is said about what comes back"
+    n, k = main["n_prompts"], main["n_findings"]
+    if main["arm"] == "custom" and not k:
+        gives = "gives" if n_cliques == 1 else "give"
+        said = (f"{release}: {n_cliques} of {n} prompts {gives} the same picture again and again (clique); "
+                "no training image is confirmed")
+    else:
+        comes = "comes" if k == 1 else "come"
+        said = (f"{release}: {k} of the {n} {TARGETS[main['arm']]} {comes} back "
+                f"({percent(main['extraction_rate'])}, 95 % interval {100 * main['low']:.0f}–{100 * main['high']:.0f} %)")
     if not main["n_controls"]:
         return said + "; no held-out images were given, so nothing bounds the false-discovery rate"
-    said += f", {main['n_controls_flagged']} of {main['n_controls']} it never saw do"
+    flagged = main["n_controls_flagged"]
+    said += f", {flagged} of {main['n_controls']} it never saw {'does' if flagged == 1 else 'do'}"
     if main["fdr_estimate"] is None:
         return said
-    return said + f"; estimated false-discovery rate {percent(main['fdr_estimate'])}, at most {percent(main['fdr_upper'])}"
+    return said + f"; estimated false-discovery rate {percent(main['fdr_estimate'])}, at most {at_most(main['fdr_upper'])}"
 
 
-def report(release: str, summary: list[dict[str, Any]], findings: list[dict[str, Any]], protocol: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-    """The content of audit.json: figures, the extracted findings, and what it takes to do it again. No time stamps."""
-    whole = [r for r in summary if r["copies_bin"] == "all"]
-    extracted = sorted((r for r in findings if r["is_extracted"]), key=lambda r: (r["l2"], r["finding_id"]))
-    controls = [r for r in findings if r["arm"] == "held_out"]
-    return {
-        "schema_version": SCHEMA_VERSION, "release": release, "verdict": verdict(summary, release),
-        "protocol_digest": protocol["protocol_digest"], "model_digest": protocol["model_digest"], "stack": protocol["stack"],
-        "settings": json.loads(protocol["settings"]), "arms": summary, "findings": extracted,
-        "controls": {"n": len(controls), "n_flagged": sum(r["is_flagged"] for r in controls),
-                     "n_true_extractions": sum(r["is_extracted"] for r in controls)},
-        "denominators": {"pictures_generated": sum(r["n_generations"] for r in whole), "prompts": len(findings), **facts.pop("denominators")},
-        "n_evaluations": sum(r["n_evaluations"] for r in whole), "code_bytes": sum(r["code_bytes"] or 0 for r in extracted),
-        "smallest_p": rates.smallest_p(min(len(controls), facts.pop("n_matched"))) if controls else None, **facts}
+def code_bytes(extracted: list[dict[str, Any]]) -> int:
+    """Bytes of the copies' thumbnails, each cluster once: members of one cluster are one observation."""
+    largest: dict[int, int] = {}
+    for r in extracted:
+        largest[r["cluster_id"]] = max(largest.get(r["cluster_id"], 0), r["code_bytes"] or 0)
+    return sum(largest.values())
+
+
+def limits(main: dict[str, Any] | None, controls: list[dict[str, Any]], n_matched: int) -> dict[str, Any]:
+    """What these controls cannot resolve, and the false share if the control captions that returned a member did by chance."""
+    compared, n_returned = min(len(controls), n_matched), sum(r["is_extracted"] for r in controls)
+    chance = None
+    if main and main["n_findings"] and n_returned:
+        counts = (main["n_prompts"], main["n_findings"], len(controls), n_returned + sum(r["is_flagged"] for r in controls))
+        chance = {"estimate": rates.decoy_fdr(*counts), "upper": rates.decoy_fdr_upper(*counts)}
+    return {"n_matched_controls": compared, "smallest_p": rates.smallest_p(compared) if compared else None,
+            "n_controls_needed": main["n_controls_needed"] if main else None, "fdr_if_chance": chance}
 
 
 def near_controls(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The controls that came nearest to a match, by margin: what a false alarm would have looked like."""
-    sampled = [r for r in findings if r["arm"] == "held_out" and r["margin"] is not None]
-    return sorted(sampled, key=lambda r: (not r["is_flagged"], not r["is_extracted"], r["margin"]))[:N_NEAREST_CONTROLS]
+    """The controls that came nearest to a false alarm, flagged ones first; true extractions stand among the pairs."""
+    sampled = [r for r in findings if r["arm"] == "held_out" and r["margin"] is not None and not r["is_extracted"]]
+    return sorted(sampled, key=lambda r: (not r["is_flagged"], r["margin"], r["finding_id"]))[:N_NEAREST_CONTROLS]
 
 
-def points(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each sampled prompt: where its medoid stands in l2 and margin, and whether it is a target, a control or a finding."""
-    kind = lambda r: "found" if r["is_extracted"] else "control" if r["arm"] == "held_out" else "target"  # noqa: E731
-    return [{"l2": r["l2"], "margin": min(r["margin"], 2.0), "kind": kind(r)}
-            for r in findings if r["margin"] is not None]
+def bands(pairs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The pairs under the title of their band, each band apart; empty ones left out."""
+    of: dict[str, list[dict[str, Any]]] = {band: [] for band in BANDS}
+    for r in pairs:
+        of[r["l2_band"] or "beyond" if r["match_type"] == "verbatim" else r["match_type"]].append(r)
+    return [(title, of[band]) for band, title in BANDS.items() if of[band]]
+
+
+def by_copies(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of randomly drawn arms by bin of copies, few to many."""
+    rows = [r for r in summary if r["arm"] in ("singleton", "duplicated") and r["copies_bin"] in BINS]
+    return sorted(rows, key=lambda r: (BINS.index(r["copies_bin"]), r["arm"] != "singleton"))
+
+
+def in_order(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The arms' rows as they are read: targets first, few copies to many, then the whole, once where it is a single bin."""
+    arms, bins = [*TARGETS, "held_out"], [*BINS, "unseen", "all"]
+    n_bins = Counter(r["arm"] for r in summary if r["copies_bin"] != "all")
+    rows = [r for r in summary if n_bins[r["arm"]] != 1 or r["copies_bin"] != "all"]
+    return sorted(rows, key=lambda r: (arms.index(r["arm"]), bins.index(r["copies_bin"])))
+
+
+def figure(findings: list[dict[str, Any]], thresholds: dict[str, Any]) -> dict[str, Any]:
+    """Where the medoids stand in l2 (x) and margin (y), in percent of the plot; ticks and thresholds too."""
+    seen = [r for r in findings if r["margin"] is not None and r["l2"] is not None]
+    widest = min(max(ceil(10 * max((r["l2"] for r in seen), default=0)) / 10, 0.3), 0.6)
+
+    def x(l2: float) -> float:
+        return round(100 * min(l2, widest) / widest, 2)
+
+    def y(margin: float) -> float:
+        return round(100 - 100 * min(margin, MAX_MARGIN) / MAX_MARGIN, 2)
+
+    points = [{"x": x(r["l2"]), "y": y(r["margin"]), "l2": r["l2"], "margin": r["margin"], "caption": r["caption"],
+               "is_control": r["arm"] == "held_out",
+               "kind": "found" if r["is_extracted"] else "flagged" if r["is_flagged"] else "other"}
+              for r in sorted(seen, key=lambda r: (r["is_extracted"], r["finding_id"]))]
+    return {"points": points, "widest": widest, "x_ticks": [(f"{i / 10:.1f}", x(i / 10)) for i in range(round(10 * widest) + 1)],
+            "y_ticks": [(f"{m:g}", y(m)) for m in (0, 0.5, 1)], "max_l2": x(thresholds["verbatim_l2"]),
+            "max_margin": y(thresholds["verbatim_margin"])}
+
+
+def report(release: str, summary: list[dict[str, Any]], findings: list[dict[str, Any]], protocol: dict[str, Any],
+           facts: dict[str, Any]) -> dict[str, Any]:
+    """The content of audit.json: figures, the extracted findings, and what it takes to do it again. No time stamps.
+
+    facts: n_training_images, checks (rows), and whatever else stands in audit.json as it is.
+    """
+    settings = json.loads(protocol["settings"])
+    extracted = sorted((r for r in findings if r["is_extracted"]), key=lambda r: (r["l2"], r["finding_id"]))
+    controls = [r for r in findings if r["arm"] == "held_out"]
+    main, checks = main_arm(summary), facts["checks"]
+    n_cliques = sum(r["match_type"] == "undecided" for r in findings if main and r["arm"] == main["arm"])
+    n_generations = sum(r["n_generations"] for r in findings)
+    framed = [r for r in summary if r["copies_bin"] == "all" and r["arm"] != "held_out" and r["estimated_total"] is not None]
+    return {k: v for k, v in facts.items() if k != "n_training_images"} | {
+        "schema_version": SCHEMA_VERSION, "release": release, "verdict": verdict(summary, release, n_cliques),
+        "model_digest": protocol["model_digest"], "protocol_digest": protocol["protocol_digest"], "stack": protocol["stack"],
+        "settings": settings, "arms": summary, "findings": extracted,
+        "controls": {"n": len(controls), "n_sampled": sum(r["n_generations"] > 0 for r in controls),
+                     "n_flagged": sum(r["is_flagged"] for r in controls),
+                     "n_true_extractions": sum(r["is_extracted"] for r in controls)},
+        "checks": {"n": len(checks), "n_failed": sum(not r["is_passed"] for r in checks)},
+        "totals": {"prompts": len(findings), "screened_out": sum(r["n_generations"] == 0 for r in findings),
+                   "generations": n_generations, "evaluations": sum(r["n_evaluations"] for r in findings)},
+        "denominators": {"pictures_generated": n_generations, "prompts": len(findings),
+                         "training_images": facts["n_training_images"]},
+        "estimated_totals": [{"arm": r["arm"], "n_clusters": r["n_clusters"], "estimate": r["estimated_total"],
+                              "low": r["estimated_total_low"], "high": r["estimated_total_high"]} for r in framed],
+        "code_bytes": code_bytes(extracted),
+        "limits": limits(main, controls, settings["findings"]["n_matched_controls"])}
 
 
 def escaped_markdown(text: str) -> str:
-    """Text that Markdown and HTML leave alone."""
+    """Text that Markdown and HTML show as it is: no markup, no table cell, no automatic link."""
     plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|" else c for c in plain)
+    marked = "".join(f"\\{c}" if c in "\\`*_{}[]#|~@" else c for c in plain).replace(":/", "\\:/").replace("www.", "www\\.")
+    return f"\\{marked}" if marked.startswith(("-", "+", "=")) else marked
 
 
 def rendered(template: str, content: dict[str, Any], *, html: bool) -> str:
     """A template of this folder filled; undefined names are errors, HTML is escaped."""
     import jinja2
 
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=html, undefined=jinja2.StrictUndefined,
-                                     trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "md": escaped_markdown, "unbroken": lambda text: text.replace(" %", "\u00a0%"), "grouped": "{:,}".format}
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=html,
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                                     keep_trailing_newline=True)
+    environment.filters |= {"percent": percent, "at_most": at_most, "md": escaped_markdown, "grouped": "{:,}".format,
+                            "unbroken": lambda text: str(text).replace(" %", "\u00a0%"),
+                            "dashed": lambda text: text.replace("-", "–"),
+                            "fixed": lambda value, digits: "–" if value is None else f"{value:.{digits}f}"}
     return environment.get_template(template).render(content)
+
+
+def content(audit: dict[str, Any], findings: list[dict[str, Any]], checks: list[dict[str, Any]],
+            shown: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """What the templates are filled with; shown adds the two pictures to a finding. At most MAX_PAIRS findings have them."""
+    pairs = audit["findings"][:MAX_PAIRS]
+    undecided = [r for r in findings if r["match_type"] == "undecided"]
+    undecided.sort(key=lambda r: (-r["clique_size"], r["finding_id"]))
+    return {
+        "audit": audit, "main": main_arm(audit["arms"]), "n_pairs": len(pairs), "n_undecided": len(undecided),
+        "bands": [(title, list(map(shown, rows))) for title, rows in bands(pairs)],
+        "undecided": [shown(r) for r in undecided[:MAX_PAIRS - len(pairs)]],
+        "controls": [shown(r) for r in near_controls(findings)], "checks": checks,
+        "bins": by_copies(audit["arms"]), "arms": in_order(audit["arms"]),
+        "figure": figure(findings, audit["settings"]["findings"]), "in_card": audit["findings"][:N_IN_CARD]}
 
 
 def main(release: str) -> None:
     """Write reports/<release>/report.html, audit.json and audit_card.md."""
-    findings = [r | {"caption": _captions()[r["prompt_id"]]} for r in _tables.read("findings", release).to_pylist()]
-    summary = _tables.read("summary", release).to_pylist()
+    images = {r["image_id"]: r for r in _tables.read("images").to_pylist()}
+    captions = {r["prompt_id"]: r["caption"] for r in _tables.read("prompts").to_pylist()}
+    findings = [r | {"caption": captions[r["prompt_id"]]} | _place(images.get(r["image_id"]))
+                for r in _tables.read("findings", release).to_pylist()]
     protocol = _tables.read("screening", release, side="protocol").to_pylist()[0]
-    checks, canaries = _checks(release), _tables.read("duplicates", side="canaries").to_pylist()
-    n_images = pc.sum(pc.equal(_tables.read("images").column("split"), "member")).as_py()
-    size_px = _tables.read("inputs", side="resolution").column("size_px")[0].as_py()
-    accepted = _sources.release(release)
-    facts = {
-        "denominators": {"training_images": n_images}, "n_matched": _settings.settings("findings")["n_matched_controls"],
-        "checks": {"n": len(checks), "n_failed": sum(not r["is_passed"] for r in checks)}, "canaries": canaries, "compared_at_px": size_px,
-        "model_bytes": sum(r["size_bytes"] for r in _tables.read("inputs", side=f"releases/{release}").to_pylist() if r["kind"] == "model"),
-        "sampler": accepted.settings, "packages": {name: version(name) for name in PACKAGES},
-        "descriptor": _tables.descriptors("image_embeddings")[0].column("descriptor")[0].as_py()}
-    audit = report(release, summary, findings, protocol, facts)
-    picture = _thumbnails(release)
-    shown = [r | {"pictures": picture(r)} for r in audit["findings"][:MAX_PAIRS]]
-    undecided = [r | {"pictures": picture(r)} for r in findings if r["match_type"] == "undecided"][:MAX_PAIRS]
-    content = {"audit": audit, "pairs": shown, "undecided": undecided, "controls": [r | {"pictures": picture(r)} for r in near_controls(findings)],
-               "points": points(findings), "checks": checks, "screened_out": sum(r["n_generations"] == 0 for r in findings)}
+    checks = _checks(release)
+    members = {r["key"] for r in images.values() if r["split"] == "member"}
+    facts = {"n_training_images": _n_trained_on(members, _sources.release(release).kept), "checks": checks} | _facts(release)
+    audit = report(release, _tables.read("summary", release).to_pylist(), findings, protocol, facts)
+    filled = content(audit, findings, checks, _shown(release, images))
     folder = Path("reports") / release
-    _tables.put_text(json.dumps(audit, indent=2, sort_keys=True, allow_nan=False) + "\n", folder / "audit.json")
-    _tables.put_text(rendered("audit_card.md.jinja", content, html=False), folder / "audit_card.md")
-    _tables.put_text(rendered("report.html.jinja", content, html=True), folder / "report.html")
+    text = json.dumps(audit, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    _tables.put_text(text + "\n", folder / "audit.json")
+    _tables.put_text(rendered("audit_card.md.jinja", filled, html=False), folder / "audit_card.md")
+    _tables.put_text(rendered("report.html.jinja", filled, html=True), folder / "report.html")
+    print(f"report: {audit['verdict']}")
 
 
-def _captions() -> dict[int, str]:
-    return {r["prompt_id"]: r["caption"] for r in _tables.read("prompts").select(["prompt_id", "caption"]).to_pylist()}
+def _place(image: dict[str, Any] | None) -> dict[str, Any]:
+    """Name, digest and place of a finding's picture."""
+    return {f"image_{name}": image[name] if image else None for name in ("key", "sha256", "shard", "position", "url")}
+
+
+def _n_trained_on(members: set[str], kept: Path | None) -> int:
+    """Training images of the release: all members, or those of its list of keys."""
+    if kept is None:
+        return len(members)
+    with kept.open(newline="", encoding="utf-8") as file:
+        return len(members & {row["key"] for row in csv.DictReader(file)})
+
+
+def _facts(release: str) -> dict[str, Any]:
+    """What audit.json repeats as it is: canaries, sizes, and what the pictures were compared with."""
+    files = _tables.read("inputs", side=f"releases/{release}").filter(pc.equal(pc.field("kind"), "model"))
+    metadata = sorted((_tables.folder("image_embeddings") / "metadata").glob("*.parquet"))
+    return {"canaries": _tables.read("duplicates", side="canaries").to_pylist(), "packages": _versions(),
+            "model_bytes": pc.sum(files.column("size_bytes")).as_py(),
+            "compared_at_px": _tables.read("inputs", side="resolution").column("size_px")[0].as_py(),
+            "sampler": _sources.release(release).settings,
+            "descriptor": pq.read_table(metadata[0], columns=["descriptor"]).column(0)[0].as_py() if metadata else None}
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the packages that a result depends on, of those that are installed."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _checks(release: str) -> list[dict[str, Any]]:
-    """What every stage's checks said, of the shared stages and of this release."""
-    paths = [*sorted(Path("data").glob("*/checks.parquet")), *sorted(Path("data").glob(f"*/{release}/checks.parquet"))]
+    """What the checks of the shared stages and of this release's said. Not those of `inputs`: another release changes them."""
+    shared = [p for p in sorted(_tables.DATA.glob("*/checks.parquet")) if p.parent.name != "inputs"]
+    paths = [*shared, *sorted(_tables.DATA.glob(f"*/{release}/checks.parquet"))]
     return [row for path in paths for row in pq.read_table(path).to_pylist()]
 
 
-def _thumbnails(release: str) -> Callable[[dict[str, Any]], tuple[str, str]]:
-    """A function from a finding to the data: addresses of its two pictures, generated and matched."""
+def _shown(release: str, images: dict[int, dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A function from a finding to itself with its two pictures, each a data: address and whether it was enlarged, or None."""
     generations = {r["generation_id"]: r for r in _tables.read("generations", release).to_pylist()}
-    images = {r["image_id"]: r for r in _tables.read("images").to_pylist()}
-    generated, sources = _pictures.GenerationReader(release), _pictures.Reader()
+    generated, originals = _pictures.GenerationReader(release), _pictures.Reader()
 
-    def inline(pixels: np.ndarray) -> str:
-        return "data:image/webp;base64," + base64.b64encode(_pictures.webp(pixels, THUMBNAIL_PX)).decode()
+    def inline(pixels: np.ndarray) -> dict[str, Any]:
+        address = "data:image/webp;base64," + base64.b64encode(_pictures.webp(pixels, THUMBNAIL_PX)).decode()
+        return {"address": address, "is_small": max(pixels.shape[:2]) < THUMBNAIL_PX}
 
-    return lambda r: (inline(generated.pixels(generations[r["generation_id"]])), inline(sources.pixels(images[r["image_id"]])))
+    return lambda r: r | {
+        "generated": inline(generated.pixels(generations[r["generation_id"]])),
+        "original": inline(originals.pixels(images[r["image_id"]])) if r["image_id"] in images else None}
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)
