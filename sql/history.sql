@@ -65,6 +65,7 @@ create table all_summary as
 select
     audit_id,
     release,
+    protocol_digest,
     arm,
     copies_bin,
     n_clusters,

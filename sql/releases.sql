@@ -4,6 +4,8 @@ select
     release,
     position,
     compare_to,
+    status,
+    reason,
     audit_id
 from source.releases
 order by position;

@@ -2,6 +2,7 @@
 create table summary as
 select
     release,
+    protocol_digest,
     arm,
     copies_bin,
     n_clusters,

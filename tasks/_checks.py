@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks._tables import column, keys_of, schema
+from tasks._schemas import column, keys_of, schema
 
 WORK = Path("work") / "checks"
 SCHEMA = schema(
@@ -60,6 +60,47 @@ def implied(table_schema: pa.Schema) -> list[dict[str, Any]]:
     return [unique, *filled]
 
 
+def docs(tables: dict[str, tuple[pa.Table, list[dict[str, Any]]]], folder: Path) -> Path:
+    """Great Expectations' Data Docs of tables by name, each with its rows of SCHEMA; the page to open.
+
+    The pages take styles and fonts from the network; without one they are plain but readable.
+    """
+    context = _context()
+    site = {"class_name": "SiteBuilder", "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())}}
+    import great_expectations as gx
+
+    context.add_data_docs_site(site_name="local", site_config=site)
+    source = context.data_sources.add_pandas("tables")
+    for name, (made, rows) in tables.items():
+        batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+        suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=[serialised(row) for row in rows]))
+        validation = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
+        actions = [gx.checkpoint.UpdateDataDocsAction(name="docs", site_names=["local"])]
+        checkpoint = context.checkpoints.add(gx.Checkpoint(name=name, validation_definitions=[validation], actions=actions))
+        checkpoint.run(batch_parameters={"dataframe": made.to_pandas(integer_object_nulls=True)})
+    return folder / "index.html"
+
+
+def serialised(row: dict[str, Any]) -> dict[str, Any]:
+    """The expectation of a row of SCHEMA, as CHECKS hold it."""
+    kwargs = json.loads(row["arguments"])
+    about = row["column_name"]
+    if about and "column_A" not in kwargs:
+        kwargs |= {"column_list": about.split(", ")} if row["expectation"].startswith("expect_compound_columns") else {"column": about}
+    return {"type": row["expectation"], "kwargs": kwargs}
+
+
+def _context() -> Any:
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    import great_expectations as gx
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    return context
+
+
 def _digest(made: pa.Table, checks: list[dict[str, Any]], name: str) -> str:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, made.schema) as stream:
@@ -68,12 +109,9 @@ def _digest(made: pa.Table, checks: list[dict[str, Any]], name: str) -> str:
 
 
 def _judged(made: pa.Table, checks: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    context = _context()
     import great_expectations as gx
 
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
     batch = context.data_sources.add_pandas("tables").add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
     frame = made.to_pandas(integer_object_nulls=True)
     suite = gx.ExpectationSuite(name=name, expectations=checks)

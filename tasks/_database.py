@@ -1,5 +1,6 @@
 """The DuckDB file: built beside its place from tables and SQL, checked, then renamed. The only file that imports duckdb."""
 
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, TypeAlias
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from tasks._settings import UserError
 
@@ -58,6 +60,25 @@ def rows(path: Path, query: str) -> pa.Table:
             return connection.sql(query).to_arrow_table()
         except duckdb.Error as error:
             raise UserError(f"the query cannot be answered: {_first_line(error)}") from None
+
+
+def shown(path: Path, query: str, form: str) -> str:
+    """What a query says as a table for people, CSV or JSON (form `table`, `csv` or `json`). Raises UserError as `rows` does."""
+    with connect(path) as connection:
+        try:
+            relation = connection.sql(query)
+            if relation is None:
+                return ""
+            if form == "table":
+                return str(relation).rstrip("\n")
+            answer = relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise UserError(f"the query cannot be answered: {_first_line(error)}") from None
+    if form == "json":
+        return json.dumps(answer.to_pylist(), indent=2, default=str, ensure_ascii=False)
+    sink = pa.BufferOutputStream()
+    csv.write_csv(answer, sink)
+    return str(sink.getvalue().to_pybytes().decode()).rstrip("\n")
 
 
 def column_comments(source: Source) -> dict[str, str]:

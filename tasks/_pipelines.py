@@ -1,10 +1,12 @@
 """A release as diffusers loads it: the only file that imports diffusers. Safetensors and JSON alone; no code of the release runs."""
 
 import inspect
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,6 @@ import numpy as np
 from tasks._settings import UserError
 from tasks._sources import Release
 
-DEFAULTS = ("n_steps", "guidance_scale", "height_px", "width_px")  # the sampler's settings that params.yaml may give
 ALPHA_FLOOR = 1e-3  # below this share of signal a noise prediction converted from v vanishes
 
 
@@ -102,6 +103,21 @@ def sampler(release: Release, *, batch_size: int, device: str, defaults: dict[st
     pipe.set_progress_bar_config(disable=True)
     stack = f"torch {torch.__version__}, diffusers {diffusers.__version__}, {device}, {str(dtype).removeprefix('torch.')}"
     return Sampler(pipe, _call_settings(pipe, {**defaults, **release.settings}), batch_size, stack)
+
+
+def own_settings(root: Path) -> dict[str, Any]:
+    """n_steps and guidance_scale that a release's pipeline takes by itself, from its class alone; 0 for what it does not have.
+
+    Raises UserError for a class that diffusers does not have.
+    """
+    import diffusers
+
+    name = json.loads((root / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
+    pipeline = getattr(diffusers, name, None)
+    if pipeline is None:
+        raise UserError(f"{root}: diffusers {diffusers.__version__} has no pipeline '{name}'")
+    parameters = inspect.signature(pipeline.__call__).parameters
+    return {own: parameters[k].default if k in parameters else 0 for own, k in (("n_steps", "num_inference_steps"), ("guidance_scale", "guidance_scale"))}
 
 
 def _call_settings(pipe: Any, asked: dict[str, Any]) -> dict[str, Any]:

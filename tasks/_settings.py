@@ -1,10 +1,5 @@
-"""params.yaml, the name a stage was called with, and the edge where a person's mistake becomes one line."""
+"""params.yaml, and the two kinds of errors that are for people."""
 
-import ctypes
-import os
-import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +10,10 @@ PARAMS = Path("params.yaml")
 
 class UserError(Exception):
     """A mistake a person can mend: the message names the thing, its value and the way out."""
+
+
+class TryAgain(UserError):
+    """Nothing to mend: it passes by itself (another process at work, a network that does not answer)."""
 
 
 def settings(block: str) -> dict[str, Any]:
@@ -36,26 +35,3 @@ def all_settings() -> dict[str, Any]:
         return yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"params.yaml is not valid YAML: {' '.join(str(error).split())}") from None
-
-
-def run(main: Callable[..., None]) -> None:
-    """Call a stage's main with the release named on the command line, if any; print a UserError as one line.
-
-    The stage dies with the process that started it (Linux): a killed dvc must not leave a GPU busy.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    noun = Path(sys.argv[0]).stem
-    try:
-        main(*sys.argv[1:])
-    except UserError as error:
-        print(f"{noun}: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"{noun}: stopped; what is finished is kept and the next run goes on from there", file=sys.stderr)
-        sys.exit(130)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    if "torch" in sys.modules or "onnxruntime" in sys.modules:
-        os._exit(0)  # their worker threads can hang at interpreter shutdown; everything is written by now

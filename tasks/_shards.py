@@ -4,10 +4,11 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import _tables
-from tasks._settings import UserError
+from tasks._settings import TryAgain
 
 WORK = Path(os.environ.get("EIDETIC_WORK", "work"))
 SECONDS_BETWEEN_LINES = 10.0
@@ -37,7 +38,7 @@ def shard(stage: str, key: str, make: Callable[[], pa.Table]) -> pa.Table:
 
 @contextmanager
 def lock(name: str) -> Iterator[None]:
-    """Hold work/<name>.lock. Raises UserError with the holder's process id where another process has it."""
+    """Hold work/<name>.lock. Raises TryAgain with the holder's process id where another process has it."""
     WORK.mkdir(parents=True, exist_ok=True)
     with (WORK / f"{name}.lock").open("a+") as file:
         try:
@@ -45,11 +46,39 @@ def lock(name: str) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise UserError(f"{name} is being written by process {holder}; wait for it or stop it with `kill {holder}`") from None
+            raise TryAgain(f"process {holder} is at work on {name}; wait for it, or stop it with `kill {holder}`") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def cleaned() -> int:
+    """Remove all of work/; the bytes that it held. Raises TryAgain while a stage or an audit is at work."""
+    with ExitStack() as held:
+        for file in WORK.glob("*.lock"):
+            held.enter_context(lock(file.stem))
+        freed = sum(file.stat().st_size for file in WORK.rglob("*") if file.is_file())
+        shutil.rmtree(WORK, ignore_errors=True)
+    return freed
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder: files <name>.<process id>.tmp of processes that are no more."""
+    for file in folder.glob("*.tmp"):
+        writer = file.suffixes[-2].removeprefix(".") if len(file.suffixes) > 1 else ""
+        if writer.isdigit() and not _is_alive(int(writer)):
+            file.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def progress(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:

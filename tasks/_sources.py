@@ -12,13 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import _tables
-from tasks._settings import UserError
+from tasks._settings import TryAgain, UserError
 
 MEMORY = Path("work") / "inputs" / "digests.parquet"
 WEIGHTS = {".safetensors"}
 TEXT = {".json", ".txt", ".model", ".md", ".jinja"}
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".onnx", ".npy", ".npz"}
 LIBRARIES = {"diffusers", "transformers"}
+NEVER_LOADED = {"safety_checker"}  # it blacks pictures out; Stable Diffusion 1.x takes it from a module of its own
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SAMPLER = ("n_steps", "guidance_scale", "height_px", "width_px")
+ENTRY = ("model", "revision", *SAMPLER, "kept", "compare_to")  # of a release in params.yaml
 REVISION = re.compile(r"[0-9a-f]{40}")
 
 
@@ -68,12 +72,51 @@ def snapshot(model: str, revision: str | None) -> Path:
         raise UserError(f"model folder {model} does not exist; give a diffusers folder or a Hub id with a revision")
     if revision is None or not REVISION.fullmatch(str(revision)):
         raise UserError(f"'{model}' is no folder here, and as a Hub id it needs a revision of 40 hexadecimal digits (it is {revision})")
-    from huggingface_hub import snapshot_download
+    return _fetched(model, str(revision))
 
+
+def _fetched(model: str, revision: str) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    name = f"{model}@{revision[:8]}"
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=[f"*{s}" for s in sorted(WEIGHTS | TEXT)]))
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:  # gated ones are among them
+        raise UserError(f"{name} cannot be fetched: {_first_line(error)}") from None
     except OSError as error:
-        raise UserError(f"{model}@{revision[:8]} cannot be fetched: {str(error).splitlines()[0]}") from None
+        if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
+            raise UserError(f"{name} is not in the Hub's cache, and HF_HUB_OFFLINE forbids to fetch it; unset it once") from None
+        raise TryAgain(f"{name} cannot be fetched now: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def require_name(name: str) -> None:
+    """Raise UserError for a release's name that could not be a folder's."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"releases: '{name}' cannot be a folder's name; use letters, digits, '.', '_' and '-'")
+
+
+def accepted(spec: dict[str, Any]) -> Path:
+    """The folder of a release that may be loaded, given its entry of params.yaml.
+
+    Raises UserError with the reason where it may not, TryAgain where the Hub does not answer.
+    """
+    unknown = sorted(set(spec) - set(ENTRY))
+    if unknown or not spec.get("model"):
+        raise UserError(f"unknown setting '{unknown[0]}'; a release has {', '.join(ENTRY)}" if unknown else "no model is named")
+    wrong = next((k for k in SAMPLER if spec.get(k) is not None and not (isinstance(spec[k], (int, float)) and spec[k] >= 0)), None)
+    if wrong:
+        raise UserError(f"{wrong} is '{spec[wrong]}'; give a number")
+    root = snapshot(str(spec["model"]), spec.get("revision"))
+    reason = refusal(root)
+    if reason:
+        raise UserError(reason)
+    if spec.get("kept") and not Path(spec["kept"]).expanduser().is_file():
+        raise UserError(f"kept: {spec['kept']} does not exist; name a CSV file with a column key")
+    return root
 
 
 def refusal(root: Path) -> str | None:
@@ -104,7 +147,7 @@ def _refused_index(index: Path) -> str | None:
     if not isinstance(parts, dict) or not isinstance(parts.get("_class_name"), str):
         return "model_index.json names no pipeline class of diffusers"
     for part, where in parts.items():
-        if isinstance(where, list) and where[0] is not None and where[0] not in LIBRARIES:
+        if part not in NEVER_LOADED and isinstance(where, list) and where[0] is not None and where[0] not in LIBRARIES:
             return f"component {part} comes from '{where[0]}'; only diffusers and transformers are loaded"
     return None
 
@@ -118,6 +161,11 @@ def side_px(root: Path) -> int | None:
             channels = blocks.get("block_out_channels") or blocks.get("decoder_block_out_channels") or [0] * 4
             return int(config["sample_size"]) * 2 ** (len(channels) - 1)
     return None
+
+
+def may_be_screened(root: Path) -> bool:
+    """Whether the pipeline is of the kind whose first step the screen can compare: a U-Net that the text alone conditions."""
+    return (root / "unet" / "config.json").is_file() and _json(root / "unet" / "config.json").get("addition_embed_type") is None
 
 
 def _json(path: Path) -> dict[str, Any]:

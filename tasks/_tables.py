@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks import _checks
+from tasks._schemas import keys_of
 from tasks._settings import UserError
 
 DATA = Path("data")
-
-
-def column(name: str, kind: pa.DataType, comment: str, *, nullable: bool = False) -> pa.Field:
-    """A column of a SCHEMA: its comment travels with the Parquet file and into DuckDB's data dictionary."""
-    return pa.field(name, kind, nullable=nullable, metadata={"comment": comment})
-
-
-def schema(keys: Sequence[str], columns: Iterable[pa.Field]) -> pa.Schema:
-    """A table's columns, in order, with the columns that identify a row (and by which rows are sorted)."""
-    return pa.schema(list(columns), metadata={"keys": ",".join(keys)})
-
-
-def keys_of(table_schema: pa.Schema) -> list[str]:
-    """The key columns that `schema` recorded."""
-    return table_schema.metadata[b"keys"].decode().split(",")
 
 
 def folder(noun: str, release: str | None = None) -> Path:
@@ -76,8 +62,6 @@ def write(made: pa.Table, checks: list[dict[str, Any]], noun: str, release: str 
 
     A table that fails is kept as <name>.rejected.parquet. Raises UserError with table, expectation, column and examples.
     """
-    from tasks import _checks  # Great Expectations takes seconds to import: only where a table is written
-
     target = path(noun, release, side)
     results = _checks.results(made, checks, f"{noun}.{side}" if side else noun)
     failed = [r for r in results if not r["is_passed"]]
@@ -90,14 +74,29 @@ def write(made: pa.Table, checks: list[dict[str, Any]], noun: str, release: str 
 
 
 def _append_checks(results: list[dict[str, Any]], where: Path, release: str | None) -> None:
-    from tasks import _checks
-
     target = where / "checks.parquet"
     rows = pq.read_table(target).to_pylist() if target.is_file() else []
     written = {r["table_name"] for r in results}
     rows = [r for r in rows if r["table_name"] not in written]
     rows += [{**{k: r[k] for k in _checks.SCHEMA.names if k != "release"}, "release": release} for r in results]
     put(table(rows, _checks.SCHEMA), target)
+
+
+def checked() -> list[dict[str, Any]]:
+    """What the checks of all tables under data/ said: rows of checks, in the order of the folders."""
+    files = sorted(DATA.glob("**/checks.parquet"))
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def named(table_name: str, release: str | None = None) -> pa.Table:
+    """The table that rows of checks are about: <stage>, or <stage>.<side table>."""
+    noun, _, side = table_name.partition(".")
+    return read(noun, release, side or None)
+
+
+def rejected() -> list[Path]:
+    """Tables under data/ that failed their checks and were kept for a look."""
+    return sorted(DATA.glob("**/*.rejected.parquet"))
 
 
 def put(made: pa.Table, target: Path) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _embedders, _pictures, _settings, _tables
-from tasks._tables import column, schema
+from tasks import _embedders, _pictures, _settings, _stage, _tables
+from tasks._schemas import column, schema
 from tasks.measures import alignment, clusters, distances, neighbours, rates, templates
 
 SCHEMA = schema(
@@ -228,4 +228,4 @@ def _report(made: pa.Table, found: pa.Table) -> None:
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)

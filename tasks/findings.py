@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _pictures, _settings, _sources, _tables
-from tasks._tables import column, schema
+from tasks import _pictures, _settings, _sources, _stage, _tables
+from tasks._schemas import column, schema
 from tasks.measures import clusters, distances, rates, stopping, templates, thumbnails, verdicts
 from tasks.measures.identity import hash63
 
@@ -297,4 +297,4 @@ class _Library:
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)

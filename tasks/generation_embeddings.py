@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks import _embedders, _pictures, _settings, _shards, _tables
+from tasks import _embedders, _pictures, _settings, _shards, _stage, _tables
+from tasks._schemas import column, schema
 from tasks._settings import UserError
-from tasks._tables import column, schema
 
 SCHEMA = schema(
     ["generation_id"],
@@ -60,10 +60,9 @@ def main(release: str) -> None:
         key = _shards.fingerprint(model.provenance(size_px), settings["version"], rows.column("sha256").to_pylist())
         return _embedders.piece("generation_embeddings", key, lambda: model.descriptors(map(reader.pixels, rows.to_pylist()), size_px))
 
-    with _shards.lock(f"generation_embeddings-{release}"):
-        made, vectors = generation_embeddings(generations, embed, model.provenance(size_px))
-        _embedders.write(made, vectors, CHECKS, "generation_embeddings", release)
+    made, vectors = generation_embeddings(generations, embed, model.provenance(size_px))
+    _embedders.write(made, vectors, CHECKS, "generation_embeddings", release)
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)

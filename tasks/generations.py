@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks import _pictures, _pipelines, _settings, _shards, _sources, _tables
-from tasks._tables import column, schema
+from tasks import _pictures, _pipelines, _settings, _shards, _sources, _stage, _tables
+from tasks._schemas import column, schema
 from tasks.measures import cliques, distances, stopping
 from tasks.measures.identity import hash63, require_distinct
 
@@ -140,26 +140,25 @@ def main(release: str) -> None:
     accepted = _sources.release(release)
     captions = {r["prompt_id"]: r["caption"] for r in _tables.read("prompts").to_pylist()}
     screened = _tables.read("screening", release).to_pylist()
-    defaults = {k: settings[k] for k in _pipelines.DEFAULTS}
+    defaults = {k: settings[k] for k in _sources.SAMPLER}
     sampler = _pipelines.sampler(accepted, batch_size=settings["batch_size"], device=_settings.settings("compute")["device"], defaults=defaults)
     provenance = [accepted.digest, sampler.settings, sampler.stack, settings["version"], settings["seed"], settings["batch_size"]]
     chosen = [row["prompt_id"] for row in screened if row["is_sampled"]]
     rows, summary = [], [not_sampled(row["prompt_id"], release) for row in screened if not row["is_sampled"]]
     writer = _PictureShards(_tables.folder("generations", release) / "pictures")
 
-    with _shards.lock(f"generations-{release}"):
-        for prompt_id in _shards.progress(chosen, len(chosen), f"generations: '{release}', prompts"):
-            draw = _Draw(sampler, provenance, captions[prompt_id], prompt_id, settings["seed"])
-            pictures, reason, n_stopped = sampled(draw, settings)
-            made = generations(prompt_id, pictures, n_stopped, release=release, seed=settings["seed"], n_evaluations=draw.n_evaluations)
-            summary.append(sampling(made, pictures, reason, n_stopped, settings["edge_l2"]))
-            rows += writer.add(made, pictures)
-        writer.close()
-        table = _tables.table(rows or {name: [] for name in SCHEMA.names}, SCHEMA)
-        require_distinct(table.column("generation_id").to_numpy(), "generation_id")
-        beside = _tables.table(summary, SAMPLING)
-        _tables.write(beside, SAMPLING_CHECKS, "generations", release, side="sampling")
-        _tables.write(table, CHECKS, "generations", release)
+    for prompt_id in _shards.progress(chosen, len(chosen), f"generations: '{release}', prompts"):
+        draw = _Draw(sampler, provenance, captions[prompt_id], prompt_id, settings["seed"])
+        pictures, reason, n_stopped = sampled(draw, settings)
+        made = generations(prompt_id, pictures, n_stopped, release=release, seed=settings["seed"], n_evaluations=draw.n_evaluations)
+        summary.append(sampling(made, pictures, reason, n_stopped, settings["edge_l2"]))
+        rows += writer.add(made, pictures)
+    writer.close()
+    table = _tables.table(rows or {name: [] for name in SCHEMA.names}, SCHEMA)
+    require_distinct(table.column("generation_id").to_numpy(), "generation_id")
+    beside = _tables.table(summary, SAMPLING)
+    _tables.write(beside, SAMPLING_CHECKS, "generations", release, side="sampling")
+    _tables.write(table, CHECKS, "generations", release)
 
 
 class _Draw:
@@ -205,4 +204,4 @@ class _PictureShards:
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _embedders, _pictures, _settings, _shards, _tables
-from tasks._tables import column, schema
+from tasks import _embedders, _pictures, _settings, _shards, _stage, _tables
+from tasks._schemas import column, schema
 
 SCHEMA = schema(
     ["image_id"],
@@ -52,10 +52,9 @@ def main() -> None:
         key = _shards.fingerprint(model.provenance(size_px), settings["version"], rows.column("pixel_digest").to_pylist())
         return _embedders.piece("image_embeddings", key, lambda: model.descriptors(map(reader.pixels, rows.to_pylist()), size_px))
 
-    with _shards.lock("image_embeddings"):
-        made, vectors = image_embeddings(images, embed, model.provenance(size_px))
-        _embedders.write(made, vectors, CHECKS, "image_embeddings")
+    made, vectors = image_embeddings(images, embed, model.provenance(size_px))
+    _embedders.write(made, vectors, CHECKS, "image_embeddings")
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks import _pictures, _settings, _shards, _tables
-from tasks._tables import column, schema
+from tasks import _pictures, _settings, _shards, _stage, _tables
+from tasks._schemas import column, schema
 from tasks.measures.distances import is_degenerate
 from tasks.measures.identity import hash63, require_distinct
 
@@ -87,4 +87,4 @@ def _source_rows() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)

@@ -6,15 +6,14 @@ the side at which pictures of every release and of the training set are compared
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from tasks import _settings, _sources, _tables
-from tasks._settings import UserError
-from tasks._tables import column, schema
+from tasks import _settings, _sources, _stage, _tables
+from tasks._schemas import column, schema
+from tasks._settings import TryAgain, UserError
 
 SCHEMA = schema(
     ["path"],
@@ -36,8 +35,6 @@ CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "status", "value_set": ["ok", "refused"]}},
     {"type": "expect_column_value_lengths_to_equal", "kwargs": {"column": "sha256", "value": 64}},
 ]
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-SAMPLER = ("n_steps", "guidance_scale", "height_px", "width_px")
 LARGEST_PX = 256  # beyond this, pictures are compared reduced: copies do not differ in finer detail, and it costs 4x per octave
 
 
@@ -61,18 +58,12 @@ def resolution(sides: list[int | None]) -> int:
     return min([side for side in sides if side] + [LARGEST_PX])
 
 
-def require_release_names(names: list[str]) -> None:
-    """Raise UserError for a name that could not be a folder."""
-    for name in names:
-        if not NAME.fullmatch(str(name)):
-            raise UserError(f"releases: '{name}' cannot be a folder's name; use letters, digits, '.', '_' and '-'")
-
-
 def main() -> None:
     """Write data/inputs/<source>.parquet, data/inputs/releases/<name>.parquet and resolution.parquet."""
     params = _settings.all_settings()
     releases = params.get("releases") or {}
-    require_release_names(list(releases))
+    for name in releases:
+        _sources.require_name(str(name))
     if not (params.get("training_set") or {}).get("members"):
         raise UserError("training_set.members is missing; name the format and path of the training set (without one nothing is audited yet)")
     digests = _sources.Digests()
@@ -123,17 +114,16 @@ def _file_rows(source: str, kind: str, path: str | None, digests: _sources.Diges
 
 def _release_rows(name: str, spec: dict[str, Any], digests: _sources.Digests) -> list[dict[str, Any]]:
     try:
-        root = _sources.snapshot(str(spec["model"]), spec.get("revision"))
+        root = _sources.accepted(spec)
+    except TryAgain:
+        raise  # the Hub not answering is no refusal
     except UserError as error:
-        return refused(name, "model", str(spec["model"]), str(error))
-    reason = _sources.refusal(root)
-    if reason:
-        return refused(name, "model", root.as_posix(), reason)
+        return refused(name, "model", str(spec.get("model")), str(error))
     names = _sources.files(root)
-    settings = {key: spec[key] for key in SAMPLER if spec.get(key) is not None}
+    settings = {key: spec[key] for key in _sources.SAMPLER if spec.get(key) is not None}
     made = [{**row, "settings": json.dumps(settings)} for row in rows(name, "model", root, names, {n: digests.of(root / n) for n in names})]
     return made + _file_rows(name, "kept", spec.get("kept"), digests)
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _pictures, _settings, _shards, _tables
-from tasks._tables import column, schema
+from tasks import _pictures, _settings, _shards, _stage, _tables
+from tasks._schemas import column, schema
 from tasks.measures import distances, neighbours
 
 SCHEMA = schema(
@@ -142,4 +142,4 @@ def _library(size_px: int) -> Library:
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks import _settings, _tables
+from tasks import _settings, _stage, _tables
+from tasks._schemas import column, schema
 from tasks._settings import UserError
-from tasks._tables import column, schema
 from tasks.measures import neighbours
 from tasks.measures.identity import hash63, require_distinct
 
@@ -131,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)

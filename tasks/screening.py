@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks import _pipelines, _settings, _shards, _sources, _tables
-from tasks._tables import column, schema
+from tasks import _pipelines, _settings, _shards, _sources, _stage, _tables
+from tasks._schemas import column, schema
 from tasks.measures.identity import hash63
 
 SCHEMA = schema(
@@ -84,7 +84,7 @@ def main(release: str) -> None:
     settings, sampling = _settings.settings("screening"), _settings.settings("generations")
     accepted = _sources.release(release)
     prompts = _tables.read("prompts").select(["prompt_id", "caption"])
-    defaults = {k: sampling[k] for k in _pipelines.DEFAULTS}
+    defaults = {k: sampling[k] for k in _sources.SAMPLER}
     sampler = _pipelines.sampler(accepted, batch_size=sampling["batch_size"], device=_settings.settings("compute")["device"], defaults=defaults)
     judged = {block: _settings.settings(block) for block in ("screening", "generations", "matches", "findings", "summary")}
     bound = protocol(release, accepted.digest, sampler.stack, prompts, judged | {"sampler": sampler.settings})
@@ -99,13 +99,12 @@ def main(release: str) -> None:
         return _shards.shard("screening", key, lambda: pa.table(
             {"norm": mean_norms(rows, sampler.noise_norms, settings["n_seeds"], settings["seed"])}))
 
-    with _shards.lock(f"screening-{release}"):
-        starts = range(0, prompts.num_rows, PIECE)
-        bar = _shards.progress(starts, len(starts), f"screening: '{release}', pieces of {PIECE} prompts")
-        norms = np.concatenate([piece(prompts.slice(start, PIECE)).column("norm").to_numpy() for start in bar])
-        made = screening(prompts, norms, 2 * settings["n_seeds"], release, settings)
-        _tables.write(made, CHECKS, "screening", release)
+    starts = range(0, prompts.num_rows, PIECE)
+    bar = _shards.progress(starts, len(starts), f"screening: '{release}', pieces of {PIECE} prompts")
+    norms = np.concatenate([piece(prompts.slice(start, PIECE)).column("norm").to_numpy() for start in bar])
+    made = screening(prompts, norms, 2 * settings["n_seeds"], release, settings)
+    _tables.write(made, CHECKS, "screening", release)
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)

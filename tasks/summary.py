@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks import _settings, _tables
-from tasks._tables import column, schema
+from tasks import _settings, _stage, _tables
+from tasks._schemas import column, schema
 from tasks.measures import rates
 
 SCHEMA = schema(
@@ -18,6 +18,7 @@ SCHEMA = schema(
         column("arm", pa.string(), "Arm of the prompts"),
         column("copies_bin", pa.string(), "Bin of copies in the training set; unseen for controls, all for the whole arm"),
         column("release", pa.string(), "Release under audit"),
+        column("protocol_digest", pa.string(), "Digest of what the audit was bound to before it looked: the warehouse takes no other's findings"),
         column("n_clusters", pa.int32(), "Clusters with a caption in the training (or held-out) set: the frame", nullable=True),
         column("n_prompts", pa.int32(), "Prompts"),
         column("n_sampled", pa.int32(), "Prompts of which pictures were generated"),
@@ -86,8 +87,11 @@ def summary_row(rows: list[dict[str, Any]], controls: list[dict[str, Any]], conf
         "n_generations": sum(r["n_generations"] for r in rows), "n_evaluations": sum(r["n_evaluations"] for r in rows)}
 
 
-def summary(findings: list[dict[str, Any]], frame: dict[tuple[str, str], int], *, release: str, confidence: float) -> pa.Table:
-    """The table; findings carry arm, copies_bin (`unseen` for controls) and stratum, frame counts the clusters of (arm, bin)."""
+def summary(findings: list[dict[str, Any]], frame: dict[tuple[str, str], int], bound: dict[str, str], confidence: float) -> pa.Table:
+    """The table; findings carry arm, copies_bin (`unseen` for controls) and stratum, frame counts the clusters of (arm, bin).
+
+    bound = release and protocol_digest, the same in every row.
+    """
     controls = [r for r in findings if r["arm"] == "held_out"]
     made = []
     for arm in sorted({r["arm"] for r in findings}):
@@ -108,7 +112,7 @@ def summary(findings: list[dict[str, Any]], frame: dict[tuple[str, str], int], *
             made.append(_framed(arm, "all", whole, sum(p for p, _ in parts), tuple(map(sum, zip(*ends, strict=True)))))
         else:
             made.append(_framed(arm, "all", whole, None, None))
-    return _tables.table([{**row, "release": release} for row in made], SCHEMA)
+    return _tables.table([row | bound for row in made], SCHEMA)
 
 
 def _framed(arm: str, name: str, row: dict[str, Any], population: int | None, total: Any) -> dict[str, Any]:
@@ -123,7 +127,9 @@ def main(release: str) -> None:
     strata = {r["prompt_id"]: r["stratum"] for r in _tables.read("screening", release).to_pylist()}
     rows = [r | {"copies_bin": prompts[r["prompt_id"]]["copies_bin"] or UNSEEN, "stratum": strata[r["prompt_id"]]}
             for r in _tables.read("findings", release).to_pylist()]
-    made = summary(rows, _frame(list(prompts.values())), release=release, **_settings.settings("summary"))
+    protocol = _tables.read("screening", release, side="protocol").to_pylist()[0]
+    bound = {name: protocol[name] for name in ("release", "protocol_digest")}
+    made = summary(rows, _frame(list(prompts.values())), bound, **_settings.settings("summary"))
     _tables.write(made, CHECKS, "summary", release)
 
 
@@ -136,4 +142,4 @@ def _frame(prompts: list[dict[str, Any]]) -> dict[tuple[str, str], int]:
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)

@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _checks, _database, _settings, _shards, _tables
+from tasks import _checks, _database, _settings, _shards, _sources, _stage, _tables
+from tasks._schemas import column, schema
 from tasks._settings import UserError
-from tasks._tables import column, schema
 
 DATABASE = Path("findings.duckdb")
 METRICS = Path("metrics.json")
@@ -41,7 +41,9 @@ RELEASES = schema(["position"], [
     column("release", pa.string(), "Release under audit"),
     column("position", pa.int32(), "Its place in params.yaml, from 0"),
     column("compare_to", pa.string(), "Release it is compared to: the entry above unless params.yaml names one", nullable=True),
-    column("audit_id", pa.string(), "Its current audit"),
+    column("status", pa.string(), "current, stale (files or prompts changed since, or stopped halfway), refused or not_audited; tables hold current ones only"),
+    column("reason", pa.string(), "Why it is not current, with the way out; NULL where it is", nullable=True),
+    column("audit_id", pa.string(), "Its current audit; NULL where there is none", nullable=True),
 ])
 SETTINGS = schema(["release", "name"], [
     column("release", pa.string(), "Release under audit"),
@@ -58,6 +60,14 @@ AUDIT = schema(["audit_id"], [
     column("stack", pa.string(), "Versions, device and dtype"),
 ])
 AUDIT_ID = column("audit_id", pa.string(), "The audit: a row of audits")
+
+
+class NotCurrent(UserError):
+    """A release of which there is no audit as params.yaml has it; status as in RELEASES."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -131,42 +141,79 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def require_same_prompts(protocol: dict[str, Any], prompts: pa.Table) -> None:
-    """Raise UserError where a release was audited with other prompts than there are now."""
+def require_current(protocol: dict[str, Any], prompts: pa.Table, model_digest: str, summarized: set[str]) -> None:
+    """Raise NotCurrent where the model or the prompts are others than the release was audited with, or the audit stopped halfway.
+
+    summarized = protocol digests in its summary: the last table that an audit makes.
+    """
+    name = protocol["release"]
     asked = prompts.select(["prompt_id", "caption"]).to_pydict()
-    digest = _shards.fingerprint(protocol["model_digest"], protocol["stack"], asked, protocol["settings"])
-    if digest != protocol["protocol_digest"]:
-        name = protocol["release"]
-        raise UserError(f"release '{name}' was audited with other prompts than there are now; run `dvc repro summary@{name}`")
+    if model_digest != protocol["model_digest"]:
+        raise NotCurrent("stale", f"the files of release '{name}' have changed since its audit; run `eidetic audit {name}`")
+    if _shards.fingerprint(protocol["model_digest"], protocol["stack"], asked, protocol["settings"]) != protocol["protocol_digest"]:
+        raise NotCurrent("stale", f"release '{name}' was audited with other prompts than there are now; run `eidetic audit {name}`")
+    if summarized != {protocol["protocol_digest"]}:
+        raise NotCurrent("stale", f"the audit of release '{name}' has not come to its end; run `eidetic audit {name}`")
 
 
 def main() -> None:
     """Keep the current audits in audits/, build findings.duckdb, write metrics.json and which audit is current."""
     listed = _settings.all_settings()
     rows = release_rows(listed.get("releases") or {})
-    with _shards.lock("warehouse"):
-        audits = [_audit(row["release"], {block: listed.get(block) for block in SHARED_BLOCKS}) for row in rows]
-        releases = _tables.table([row | {"audit_id": a.audit_id} for row, a in zip(rows, audits, strict=True)], RELEASES)
-        _forget_pending()  # of a run that was killed
-        scripts, checks = [SQL / f"{name}.sql" for name in SCRIPTS], sorted((SQL / "checks").glob("*.sql"))
-        try:
-            pending = {a.audit_id: _pending(a) for a in audits if not (AUDITS / a.audit_id).is_dir()}
-            _database.build(DATABASE, _sources(releases, audits, _folders(list(pending.values()))), scripts, checks)
-            for name, folder in pending.items():
-                os.rename(folder, AUDITS / name)
-        finally:
-            _forget_pending()
-        told = metrics([r for a in audits for r in a.tables["summary"].to_pylist()])
-        _tables.put_text(json.dumps(told, indent=2, sort_keys=True) + "\n", METRICS)
-        # DVC's out: the database's own bytes differ with every build, and would leave dvc.lock changed after each audit
-        _tables.write(releases, [], "warehouse")
+    shared = {block: listed.get(block) for block in SHARED_BLOCKS}
+    found = {row["release"]: _audit_or_why(row["release"], shared) for row in rows}
+    audits = [a for a in found.values() if isinstance(a, Audit)]
+    if not audits:
+        raise UserError("; ".join(str(why) for why in found.values()))
+    releases = _tables.table([row | _standing(found[row["release"]]) for row in rows], RELEASES)
+    _forget_pending()  # of a run that was killed
+    for folder in (METRICS.parent, _tables.folder("warehouse")):
+        _shards.sweep(folder)
+    scripts, checks = [SQL / f"{name}.sql" for name in SCRIPTS], sorted((SQL / "checks").glob("*.sql"))
+    try:
+        pending = {a.audit_id: _pending(a) for a in audits if not (AUDITS / a.audit_id).is_dir()}
+        _database.build(DATABASE, _parts(releases, audits, _folders(list(pending.values()))), scripts, checks)
+        for name, folder in pending.items():
+            os.rename(folder, AUDITS / name)
+    finally:
+        _forget_pending()
+    told = metrics([r for a in audits for r in a.tables["summary"].to_pylist()])
+    _tables.put_text(json.dumps(told, indent=2, sort_keys=True) + "\n", METRICS)
+    # DVC's out: the database's own bytes differ with every build, and would leave dvc.lock changed after each audit
+    _tables.write(releases, [], "warehouse")
+    for why in found.values():
+        if isinstance(why, NotCurrent):
+            print(f"warehouse: without a {why.status} release: {why}")
     held = ", ".join(a.audit_id for a in audits)
     print(f"warehouse: {DATABASE} holds {held}; {len(pending)} new in {AUDITS}/, {len(_folders([]))} there in all")
 
 
-def _audit(release: str, shared: dict[str, Any]) -> Audit:
+def _standing(found: Audit | NotCurrent) -> dict[str, Any]:
+    """Status, reason and audit_id of RELEASES."""
+    if isinstance(found, Audit):
+        return {"status": "current", "reason": None, "audit_id": found.audit_id}
+    return {"status": found.status, "reason": str(found), "audit_id": None}
+
+
+def _audit_or_why(release: str, shared: dict[str, Any]) -> Audit | NotCurrent:
+    """The current audit of a release, or why there is none: one that is refused or stale does not keep the others out."""
+    try:
+        model_digest = _sources.release(release).digest
+    except UserError as error:
+        return NotCurrent("refused", str(error))
+    for where in OF_RELEASE.values():
+        if not _tables.path(*_place(where, release)).is_file():
+            return NotCurrent("not_audited", f"release '{release}' is not audited yet; run `eidetic audit {release}`")
+    try:
+        return _audit(release, shared, model_digest)
+    except NotCurrent as why:
+        return why
+
+
+def _audit(release: str, shared: dict[str, Any], model_digest: str) -> Audit:
     protocol = _tables.read("screening", release, side="protocol").to_pylist()[0]
-    require_same_prompts(protocol, _tables.read("prompts"))
+    summarized = set(_tables.read("summary", release).column("protocol_digest").to_pylist())
+    require_current(protocol, _tables.read("prompts"), model_digest, summarized)
     files = [r for source in ("members", "held_out") for r in _tables.read("inputs", side=source).to_pylist()]
     bound = {k: protocol[k] for k in ("release", "protocol_digest", "model_digest", "stack")}
     bound |= {"training_set_digest": training_set_digest(files)}
@@ -211,10 +258,10 @@ def _folders(pending: list[Path]) -> list[Path]:
     return sorted([*kept, *pending], key=lambda p: p.name.removeprefix("."))
 
 
-def _sources(releases: pa.Table, audits: list[Audit], folders: list[Path]) -> dict[str, _database.Source]:
-    names = releases.column("release").to_pylist()
+def _parts(releases: pa.Table, audits: list[Audit], folders: list[Path]) -> dict[str, _database.Source]:
+    names = [audit.bound["release"] for audit in audits]
     made: dict[str, _database.Source] = {name: [_existing(_place(where, None))] for name, where in SHARED.items()}
-    made |= {name: [_existing(_place(where, r)) for r in names] for name, where in OF_RELEASE.items()}
+    made |= {name: [_tables.path(*_place(where, r)) for r in names] for name, where in OF_RELEASE.items()}
     settings = pa.concat_tables([audit.tables["settings"] for audit in audits])
     made |= {"releases": releases, "checks": _checks_of(names), "settings": settings}
     made |= {f"all_{name}": [folder / f"{name}.parquet" for folder in folders] for name in HISTORY}
@@ -224,10 +271,9 @@ def _sources(releases: pa.Table, audits: list[Audit], folders: list[Path]) -> di
 def _existing(place: tuple[str, str | None, str | None]) -> Path:
     file = _tables.path(*place)
     if not file.is_file():
-        noun, release, _ = place
-        raise UserError(f"{file} is missing; make it with `dvc repro {noun}{'@' + release if release else ''}`")
+        raise UserError(f"{file} is missing; make it with `dvc repro {place[0]}`")
     return file
 
 
 if __name__ == "__main__":
-    _settings.run(main)
+    _stage.run(main)

@@ -62,6 +62,13 @@ def test_refuses_a_link_out_of_the_folder(tmp_path: Path) -> None:
     assert "link out of the folder" in str(_sources.refusal(model))
 
 
+def test_stable_diffusion_1_is_taken_though_its_safety_checker_is_from_elsewhere(tmp_path: Path) -> None:
+    model = pipeline_folder(tmp_path / "model", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
+    assert _sources.refusal(model) is None
+    model = pipeline_folder(tmp_path / "other", scheduler=["stable_diffusion", "AnyScheduler"])
+    assert "component scheduler comes from 'stable_diffusion'" in str(_sources.refusal(model))
+
+
 def test_a_hub_id_needs_a_pinned_revision() -> None:
     with pytest.raises(UserError, match="40 hexadecimal digits"):
         _sources.snapshot("owner/model", "main")
@@ -73,9 +80,10 @@ def test_a_missing_folder_is_named_with_the_way_out() -> None:
 
 
 def test_release_names_may_have_dots_but_lead_nowhere_else() -> None:
-    inputs.require_release_names(["sd-v1.5", "v1"])
+    for name in ("sd-v1.5", "v1"):
+        _sources.require_name(name)
     with pytest.raises(UserError, match="cannot be a folder"):
-        inputs.require_release_names(["../v1"])
+        _sources.require_name("../v1")
 
 
 def test_pictures_are_compared_at_the_smallest_side_that_a_release_makes() -> None:

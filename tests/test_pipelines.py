@@ -16,7 +16,7 @@ SETTINGS = {"n_steps": 2, "guidance_scale": 3.0}
 @pytest.fixture(scope="module")
 def sampler() -> _pipelines.Sampler:
     release = _sources.Release("v0", ROOT / "example" / "releases" / "v0", "d" * 64, SETTINGS, None)
-    return _pipelines.sampler(release, batch_size=4, device="cpu", defaults=dict.fromkeys(_pipelines.DEFAULTS))
+    return _pipelines.sampler(release, batch_size=4, device="cpu", defaults=dict.fromkeys(_sources.SAMPLER))
 
 
 def test_a_guided_step_costs_two_evaluations(sampler: _pipelines.Sampler) -> None:

@@ -14,7 +14,7 @@ def found(n: int, k: int, *, arm: str = "duplicated", name: str = "10-29", strat
 
 
 def made(rows: list[dict[str, Any]], frame: dict[tuple[str, str], int]) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(r["arm"], r["copies_bin"]): r for r in summary.summary(rows, frame, release="v1", confidence=0.95).to_pylist()}
+    return {(r["arm"], r["copies_bin"]): r for r in summary.summary(rows, frame, {"release": "v1", "protocol_digest": "p"}, 0.95).to_pylist()}
 
 
 def test_the_designs_own_figures_come_out() -> None:

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import _checks, _settings, _tables
+from tasks import _checks, _schemas, _tables
 from tasks._settings import UserError
 
-SCHEMA = _tables.schema(["id"], [_tables.column("id", pa.int64(), "key"), _tables.column("share", pa.float64(), "a share", nullable=True)])
+SCHEMA = _schemas.schema(["id"], [_schemas.column("id", pa.int64(), "key"), _schemas.column("share", pa.float64(), "a share", nullable=True)])
 CHECKS = [{"type": "expect_column_values_to_be_between", "kwargs": {"column": "share", "min_value": 0, "max_value": 1}}]
 
 
@@ -48,11 +48,3 @@ def test_the_same_rows_in_another_order_give_the_same_bytes(in_folder: Path) -> 
 def test_a_missing_table_is_named_with_the_command_that_makes_it(in_folder: Path) -> None:
     with pytest.raises(UserError, match="dvc repro findings@sd-v1.5"):
         _tables.read("findings", "sd-v1.5")
-
-
-def test_a_persons_mistake_is_one_line_and_no_traceback(in_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["tasks/images.py"])
-    with pytest.raises(SystemExit, match="1"):
-        _settings.run(lambda: _settings.settings("images"))
-    said = capsys.readouterr().err
-    assert said.startswith("images: no params.yaml") and said.count("\n") == 1

@@ -14,7 +14,7 @@ import pytest
 
 from tasks import _database, _tables, findings, prompts, warehouse
 from tasks._settings import UserError
-from tests.tiny_audit import IMAGES, PROMPTS, SETTINGS, V1, V2, finding_row, put, put_params, put_project, put_release
+from tests.tiny_audit import IMAGES, PROMPTS, SETTINGS, V1, V2, finding_row, put, put_model, put_params, put_project, put_protocol, put_release
 
 SQL = Path(__file__).resolve().parents[1] / "sql"
 
@@ -232,20 +232,56 @@ def test_a_reader_can_neither_write_nor_see_other_files(built: Path) -> None:
             _database.rows(warehouse.DATABASE, query)
 
 
-def test_a_missing_table_is_named_with_the_command_that_makes_it(project: Path) -> None:
+def test_a_release_that_is_not_audited_keeps_no_other_out(project: Path) -> None:
     _tables.path("matches", V2).unlink()
-    with pytest.raises(UserError, match="dvc repro matches@sd-v1.5"):
+    warehouse.main()
+    assert asked("select release, status, reason, audit_id is null from releases order by position") == [
+        (V1, "current", None, False), (V2, "not_audited", "release 'sd-v1.5' is not audited yet; run `eidetic audit sd-v1.5`", True)]
+    assert asked("select distinct release from findings") == [(V1,)]
+
+
+def test_without_a_current_audit_nothing_is_built_and_the_way_out_is_named(project: Path) -> None:
+    for release in (V1, V2):
+        _tables.path("matches", release).unlink()
+    with pytest.raises(UserError, match="'v1' is not audited yet; run `eidetic audit v1`; release 'sd-v1.5' is not"):
         warehouse.main()
     assert history() == {} and not Path("findings.duckdb").exists()
     with pytest.raises(UserError, match="dvc repro warehouse"):
         _database.connect(warehouse.DATABASE)
 
 
-def test_a_release_audited_with_other_prompts_is_refused(project: Path) -> None:
+def test_a_missing_shared_table_is_named_with_the_command_that_makes_it(project: Path) -> None:
+    _tables.path("duplicates", side="pairs").unlink()
+    with pytest.raises(UserError, match="pairs.parquet is missing; make it with `dvc repro duplicates`"):
+        warehouse.main()
+
+
+def standing(release: str) -> tuple[str, str]:
+    warehouse.main()
+    return asked(f"select status, reason from releases where release = '{release}'")[0]
+
+
+def test_a_release_audited_with_other_prompts_is_stale(project: Path) -> None:
     made = _tables.read("prompts").to_pylist()
     put([r | {"caption": r["caption"] + "!"} for r in made], prompts.SCHEMA, "prompts")
-    with pytest.raises(UserError, match="'v1' was audited with other prompts.*dvc repro summary@v1"):
-        warehouse.main()
+    put_release(V1, {11})
+    status, reason = standing(V2)
+    assert status == "stale" and "with other prompts than there are now; run `eidetic audit sd-v1.5`" in reason
+
+
+def test_a_release_whose_files_changed_is_stale_and_a_refused_one_says_why(project: Path) -> None:
+    put_model(V2, "2" * 64)
+    status, reason = standing(V2)
+    assert status == "stale" and "files of release 'sd-v1.5' have changed" in reason
+    put_model(V2, status="refused", reason="x.bin is pickled")
+    assert standing(V2) == ("refused", "release 'sd-v1.5' is refused: x.bin is pickled")
+
+
+def test_an_audit_that_stopped_halfway_is_stale(project: Path) -> None:
+    put_protocol(V2, SETTINGS | {"sampler": {"guidance_scale": 9.0}})
+    status, reason = standing(V2)
+    assert status == "stale" and "has not come to its end" in reason
+    assert asked("select count(*) from all_findings where release = 'sd-v1.5'") == [(0,)]
 
 
 def test_metrics_count_all_arms_and_rate_the_duplicated_one(built: Path) -> None:

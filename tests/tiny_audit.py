@@ -8,6 +8,7 @@ import yaml
 
 from tasks import (
     _checks,
+    _sources,
     _tables,
     duplicates,
     findings,
@@ -67,14 +68,22 @@ def put_shared(releases: list[str]) -> None:
     put([canary], duplicates.CANARIES, "duplicates", side="canaries")
     put([row(prompts.SCHEMA, prompt_id=p, caption=f"picture {i}", image_id=i, cluster_id=i, arm=arm, copies_bin=copies)
          for p, (i, arm, copies, _) in PROMPTS.items()], prompts.SCHEMA, "prompts")
+    for release in releases:
+        put_model(release)
     for noun in warehouse.SHARED_STAGES:
         put_checks(noun, None, [f"inputs.releases/{r}" for r in releases] if noun == "inputs" else [noun])
+
+
+def put_model(release: str, sha256: str = "1" * 64, **values: Any) -> None:
+    """What `inputs` says of a release's files."""
+    file = row(inputs.SCHEMA, **{"source": release, "kind": "model", "path": "unet", "sha256": sha256, "status": "ok", **values})
+    put([file], inputs.SCHEMA, "inputs", side=f"releases/{release}")
 
 
 def put_protocol(release: str, settings: dict[str, Any]) -> None:
     """What an audit of the prompts that are there was bound to."""
     asked = _tables.read("prompts").select(["prompt_id", "caption"])
-    bound = screening.protocol(release, "digest of " + release, "stack", asked, settings)
+    bound = screening.protocol(release, _sources.release(release).digest, "stack", asked, settings)
     _tables.put(bound, _tables.path("screening", release, "protocol"))
 
 
@@ -110,7 +119,8 @@ def put_release(release: str, extracted: set[int], settings: dict[str, Any] = SE
     verdicts = [finding_row(release, p, p in extracted) for p in PROMPTS]
     put(verdicts, findings.SCHEMA, "findings", release)
     framed = [r | {"copies_bin": PROMPTS[r["prompt_id"]][2] or "unseen", "stratum": "kept"} for r in verdicts]
-    told = summary.summary(framed, {("duplicated", "2-3"): 1}, release=release, confidence=0.95)
+    bound = {k: _tables.read("screening", release, side="protocol").column(k)[0].as_py() for k in ("release", "protocol_digest")}
+    told = summary.summary(framed, {("duplicated", "2-3"): 1}, bound, 0.95)
     _tables.put(told, _tables.path("summary", release))
     for noun in warehouse.RELEASE_STAGES:
         put_checks(noun, release, [noun])

@@ -1,4 +1,4 @@
--- Every prompt has one finding, one row of screening and one of sampling in every release.
+-- Every prompt has one finding, one row of screening and one of sampling in every release that is current.
 with listed as (
     select
         releases.release,
@@ -6,6 +6,7 @@ with listed as (
         'prompts' as part
     from releases
     cross join prompts
+    where releases.status = 'current'
     union all
     select
         release,
