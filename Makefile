@@ -20,8 +20,12 @@ audit: .venv/.audit sscd  ## install into .venv, audit the releases of params.ya
 test: .venv/.test sscd  ## install what the tests need, run them all
 	$(BIN)/python -m pytest
 
-check: .venv/.test  ## style
+check: .venv/.test  ## the house: style, types of the maths, imports, SQL, layout, documentation; no audit is run
 	ruff check .
+	mypy
+	lint-imports
+	sqlfluff lint sql
+	$(BIN)/python -m pytest tests/test_layout.py tests/test_docs.py
 
 sscd: .venv/.sscd  ## the SSCD weights: free to use unmodified, proprietary packaging, so never part of the project
 

@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import _shards, generations
-from tasks._settings import UserError
+from tasks import generations
 
 Maker = Callable[..., np.ndarray]
 SETTINGS: dict[str, Any] = {"first": 8, "budget": 64, "clique_size": 10, "edge_l2": 0.1, "min_rate": 0.3, "miss_probability": 0.05,
@@ -39,7 +38,7 @@ def test_the_published_attack_draws_the_whole_budget(picture: Maker) -> None:
 def test_the_medoid_is_one_of_the_pictures_that_agree(picture: Maker) -> None:
     draw = drawn_from(0.5, picture)
     pictures, reason, n_stopped = generations.sampled(draw, SETTINGS)
-    rows = generations.generations(7, pictures, n_stopped, release="v1", seed=0, n_evaluations=24)
+    rows = generations.generations(7, pictures, n_stopped, release="v1", seeds=list(range(100)), n_evaluations=24)
     row = generations.sampling(rows, pictures, reason, n_stopped, SETTINGS["edge_l2"])
     medoid = next(r for r in rows if r["generation_id"] == row["medoid_generation_id"])
     assert row["clique_size"] >= 3 and (pictures[medoid["index"]] == picture(0)).all()
@@ -49,7 +48,7 @@ def test_blank_pictures_agree_with_nothing() -> None:
     blank = np.full((12, 32, 32, 3), 1.0, np.float32)
     members, is_exact, _ = generations.clique_of(blank, 0.1)
     assert len(members) == 1 and is_exact
-    rows = generations.generations(7, np.full((2, 32, 32, 3), 255, np.uint8), 2, release="v1", seed=0, n_evaluations=24)
+    rows = generations.generations(7, np.full((2, 32, 32, 3), 255, np.uint8), 2, release="v1", seeds=list(range(100)), n_evaluations=24)
     assert {r["status"] for r in rows} == {"degenerate"}
 
 
@@ -58,33 +57,11 @@ def test_a_seed_depends_on_prompt_and_index_alone() -> None:
     assert len({generations.seed_of(s, p, i) for s in range(3) for p in range(5) for i in range(50)}) == 750
 
 
-def test_a_finished_shard_is_read_and_not_made_again(in_folder: Any) -> None:
-    import pyarrow as pa
-
-    made = []
-
-    def make() -> pa.Table:
-        made.append(1)
-        return pa.table({"x": [1, 2]})
-
-    for _ in range(2):
-        assert _shards.shard("generations", "key", make).column("x").to_pylist() == [1, 2]
-    assert len(made) == 1
-    assert [p.name for p in (in_folder / "work" / "generations").iterdir()] == ["key.parquet"]
-
-
-def test_a_second_writer_is_told_who_holds_the_lock(in_folder: Any) -> None:
-    import os
-
-    with _shards.lock("generations-v1"), pytest.raises(UserError, match=f"process {os.getpid()}"), _shards.lock("generations-v1"):
-        pass
-
-
 def test_pictures_are_gathered_in_shards_that_find_them_again(in_folder: Any, picture: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generations, "PICTURES_PER_SHARD", 4)
     pictures = np.stack([picture(i) for i in range(6)])
     writer = generations._PictureShards(in_folder / "pictures")
-    rows = writer.add(generations.generations(7, pictures, 6, release="v1", seed=0, n_evaluations=24), pictures)
+    rows = writer.add(generations.generations(7, pictures, 6, release="v1", seeds=list(range(100)), n_evaluations=24), pictures)
     writer.close()
     assert [(r["shard"], r["position"]) for r in rows[3:5]] == [("pictures_00000.parquet", 3), ("pictures_00001.parquet", 0)]
     stored = pq.read_table(in_folder / "pictures" / rows[5]["shard"])

@@ -1,112 +1,88 @@
-"""Sources are listed, hostile and broken releases are refused in one line and run nothing."""
+"""Every file the audit reads is a row; a release that may not be loaded is a row with its reason, and keeps no other out."""
 
 import json
-import os
-import pickle
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from PIL import Image
 
-from tasks import _sources, inputs
-from tasks._settings import UserError
-
-
-def pipeline_folder(folder: Path, **index: object) -> Path:
-    (folder / "unet").mkdir(parents=True)
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"], **index}))
-    (folder / "unet" / "config.json").write_text(json.dumps({"sample_size": 8}))
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
-    return folder
+from tasks import _tables, inputs
+from tasks._settings import TryAgain, UserError
+from tests.conftest import ROOT
 
 
-def test_accepts_a_plain_diffusers_folder(tmp_path: Path) -> None:
-    assert _sources.refusal(pipeline_folder(tmp_path / "model")) is None
+@pytest.fixture
+def project(in_folder: Path) -> Path:
+    """Two pictures with captions, one release that may be loaded."""
+    for number in range(2):
+        (in_folder / "pictures").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (number * 90, 10, 10)).save(in_folder / "pictures" / f"{number}.png")
+        (in_folder / "pictures" / f"{number}.txt").write_text(f"picture {number}")
+    shutil.copytree(ROOT / "example" / "releases" / "v0", in_folder / "model")
+    put({"good": {"model": "model", "n_steps": 2}})
+    return in_folder
 
 
-class Marker:
-    """A pickle that leaves a file behind where it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (open, (str(self.path), "w"))
+def put(releases: dict[str, dict[str, Any]], **blocks: Any) -> None:
+    params = {"training_set": {"members": {"format": "image_folder", "path": "pictures"}, "held_out": None}, "releases": releases,
+              "prompts": {"custom": None}, "report": {"reviews": None}} | blocks
+    Path("params.yaml").write_text(yaml.safe_dump(params))
 
 
-def test_refuses_pickled_weights_and_loads_nothing(tmp_path: Path) -> None:
-    model = pipeline_folder(tmp_path / "model")
-    (model / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Marker(tmp_path / "ran")))
-    assert "safetensors" in str(_sources.refusal(model))
-    assert not (tmp_path / "ran").exists()
+def rows_of(side: str) -> list[dict[str, Any]]:
+    return _tables.read("inputs", side=side).to_pylist()
+
+
+def test_every_file_is_a_row_with_its_digest_and_the_same_bytes_every_time(project: Path) -> None:
+    inputs.main()
+    first = {p.name: p.read_bytes() for p in Path("data/inputs").rglob("*.parquet")}
+    assert [r["path"] for r in rows_of("members")] == ["0.png", "0.txt", "1.png", "1.txt"]
+    assert all(len(r["sha256"]) == 64 and r["status"] == "ok" for r in rows_of("members") + rows_of("releases/good"))
+    assert json.loads(rows_of("releases/good")[0]["settings"]) == {"n_steps": 2}
+    inputs.main()
+    assert {p.name: p.read_bytes() for p in Path("data/inputs").rglob("*.parquet")} == first
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [("pipeline.py", "is code"), ("unet/extra.pkl", "pickled"), ("unet/weights.ckpt", "pickled")],
+    ("spec", "said"),
+    [({"model": "nowhere"}, "model folder nowhere does not exist"), ({"model": "model", "dtyp": "fp16"}, "unknown setting 'dtyp'"),
+     ({"model": "model", "n_steps": "many"}, "n_steps is 'many'; give a number"), ({"model": "model", "kept": "no.csv"}, "kept: no.csv does not exist"),
+     ({}, "no model is named")],
 )
-def test_refuses_code_and_unknown_weights_by_name(tmp_path: Path, name: str, said: str) -> None:
-    model = pipeline_folder(tmp_path / "model")
-    (model / name).write_text("open('ran', 'w')")
-    assert said in str(_sources.refusal(model))
+def test_a_refused_release_is_a_row_with_its_reason_and_keeps_no_other_out(project: Path, spec: dict[str, Any], said: str) -> None:
+    put({"bad": spec, "good": {"model": "model"}})
+    inputs.main()
+    assert [r["status"] for r in rows_of("releases/bad")] == ["refused"] and said in rows_of("releases/bad")[0]["reason"]
+    assert {r["status"] for r in rows_of("releases/good")} == {"ok"}
 
 
-def test_refuses_classes_from_elsewhere_and_a_class_name_that_is_a_list(tmp_path: Path) -> None:
-    assert "'evil'" in str(_sources.refusal(pipeline_folder(tmp_path / "a", vae=["evil", "Vae"])))
-    assert "names no pipeline class" in str(_sources.refusal(pipeline_folder(tmp_path / "b", _class_name=["pipeline", "Custom"])))
+def test_a_hub_that_does_not_answer_is_no_refusal(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: object, **__: object) -> str:
+        raise OSError("connection timed out")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", silent)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    put({"far": {"model": "owner/name", "revision": "0" * 40}})
+    with pytest.raises(TryAgain, match="owner/name@00000000 cannot be fetched now: connection timed out"):
+        inputs.main()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    inputs.main()
+    assert "HF_HUB_OFFLINE forbids" in rows_of("releases/far")[0]["reason"]
 
 
-def test_refuses_a_link_out_of_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "secret.json").write_text("{}")
-    model = pipeline_folder(tmp_path / "model")
-    os.symlink(tmp_path / "secret.json", model / "unet" / "more.json")
-    assert "link out of the folder" in str(_sources.refusal(model))
-
-
-def test_stable_diffusion_1_is_taken_though_its_safety_checker_is_from_elsewhere(tmp_path: Path) -> None:
-    model = pipeline_folder(tmp_path / "model", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
-    assert _sources.refusal(model) is None
-    model = pipeline_folder(tmp_path / "other", scheduler=["stable_diffusion", "AnyScheduler"])
-    assert "component scheduler comes from 'stable_diffusion'" in str(_sources.refusal(model))
-
-
-def test_a_hub_id_needs_a_pinned_revision() -> None:
-    with pytest.raises(UserError, match="40 hexadecimal digits"):
-        _sources.snapshot("owner/model", "main")
-
-
-def test_a_missing_folder_is_named_with_the_way_out() -> None:
-    with pytest.raises(UserError, match="./nowhere does not exist; give a diffusers folder"):
-        _sources.snapshot("./nowhere", None)
-
-
-def test_release_names_may_have_dots_but_lead_nowhere_else() -> None:
-    for name in ("sd-v1.5", "v1"):
-        _sources.require_name(name)
-    with pytest.raises(UserError, match="cannot be a folder"):
-        _sources.require_name("../v1")
+def test_a_training_set_that_is_not_there_is_named_with_the_way_out(project: Path) -> None:
+    put({}, training_set={"members": {"format": "image_folder", "path": "away"}, "held_out": None})
+    with pytest.raises(UserError, match="training_set.members.path away does not exist"):
+        inputs.main()
+    put({}, training_set={"members": {"format": "tar", "path": "pictures"}, "held_out": None})
+    with pytest.raises(UserError, match="format 'tar' is not known; use image_folder or parquet"):
+        inputs.main()
 
 
 def test_pictures_are_compared_at_the_smallest_side_that_a_release_makes() -> None:
     assert inputs.resolution([64, None, 32]) == 32
     assert inputs.resolution([512]) == inputs.LARGEST_PX
     assert inputs.resolution([]) == inputs.LARGEST_PX
-
-
-def test_the_side_is_read_from_the_configuration(tmp_path: Path) -> None:
-    model = pipeline_folder(tmp_path / "model")
-    (model / "vae").mkdir()
-    (model / "vae" / "config.json").write_text(json.dumps({"block_out_channels": [24, 24, 24]}))
-    assert _sources.side_px(model) == 32
-
-
-def test_a_digest_is_remembered_by_path_size_and_time(in_folder: Path) -> None:
-    file = in_folder / "picture.png"
-    file.write_bytes(b"one")
-    first = _sources.Digests()
-    assert first.of(file)[1] == "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
-    first.keep()
-    again = _sources.Digests()
-    assert list(again.known.values()) == [first.of(file)[1]]
-    before = again.of(file)[1]
-    file.write_bytes(b"other")
-    assert again.of(file)[1] != before

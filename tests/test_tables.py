@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import _checks, _schemas, _tables
+from tasks import _schemas, _tables
 from tasks._settings import UserError
 
 SCHEMA = _schemas.schema(["id"], [_schemas.column("id", pa.int64(), "key"), _schemas.column("share", pa.float64(), "a share", nullable=True)])
@@ -19,24 +19,6 @@ def test_a_good_table_is_sorted_by_its_keys_and_written_with_its_checks(in_folde
     said = pq.read_table("data/things/checks.parquet").to_pylist()
     assert [r["expectation"] for r in said] == ["expect_column_values_to_be_unique", "expect_column_values_to_not_be_null", CHECKS[0]["type"]]
     assert all(r["is_passed"] for r in said)
-
-
-@pytest.mark.parametrize(
-    ("columns", "said"),
-    [({"id": [1, 1], "share": [0.1, 0.2]}, "things: expect_column_values_to_be_unique failed on id; for example \\[1, 1\\]"),
-     ({"id": [1, 2], "share": [0.1, 7.0]}, "things: expect_column_values_to_be_between failed on share; for example \\[7.0\\]")],
-)
-def test_a_table_that_fails_is_kept_aside_and_named(in_folder: Path, columns: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        _tables.write(_tables.table(columns, SCHEMA), CHECKS, "things")
-    assert Path("data/things/things.rejected.parquet").is_file() and not Path("data/things/things.parquet").exists()
-
-
-def test_an_unchanged_table_is_not_judged_twice(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = _tables.table({"id": [1], "share": [0.5]}, SCHEMA)
-    first = _checks.results(made, CHECKS, "things")
-    monkeypatch.setattr(_checks, "_judged", lambda *_: pytest.fail("judged again"))
-    assert _checks.results(made, CHECKS, "things") == first
 
 
 def test_the_same_rows_in_another_order_give_the_same_bytes(in_folder: Path) -> None:

@@ -1,0 +1,53 @@
+"""The database is built beside its place and renamed, answers in three forms, and lets nobody out of it."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tasks import _database, _schemas
+from tasks._settings import UserError
+
+SCHEMA = _schemas.schema(["a"], [_schemas.column("a", pa.int64(), "the key"), _schemas.column("b", pa.string(), "some text")])
+PATH = Path("t.duckdb")
+
+
+@pytest.fixture
+def built(in_folder: Path) -> Path:
+    Path("t.sql").write_text("-- Things. One row per thing.\ncreate table t as select a, b from source.t;")
+    Path("check.sql").write_text("-- No a is negative.\nselect a from t where a < 0")
+    _database.build(PATH, {"t": pa.table({"a": [1, 2], "b": ["x, y", 'say "z"']}, SCHEMA)}, [Path("t.sql")], [Path("check.sql")])
+    return in_folder
+
+
+def test_a_column_has_the_comment_of_its_schema(built: Path) -> None:
+    assert _database.rows(PATH, "select comment from duckdb_columns() where table_name = 't'").column(0).to_pylist() == ["the key", "some text"]
+
+
+def test_an_answer_is_a_table_for_people_csv_or_json(built: Path) -> None:
+    assert "x, y" in _database.shown(PATH, "from t", "table")
+    assert list(csv.reader(io.StringIO(_database.shown(PATH, "from t order by a", "csv")))) == [["a", "b"], ["1", "x, y"], ["2", 'say "z"']]
+    assert json.loads(_database.shown(PATH, "from t order by a", "json")) == [{"a": 1, "b": "x, y"}, {"a": 2, "b": 'say "z"'}]
+
+
+@pytest.mark.parametrize("query", ["drop table t", "copy t to 'out.csv'", "from read_csv('t.sql')", "attach 'x.duckdb'", "set enable_external_access = true"])
+def test_a_query_neither_writes_nor_sees_other_files(built: Path, query: str) -> None:
+    for form in ("table", "csv", "json"):
+        with pytest.raises(UserError, match="cannot be answered"):
+            _database.shown(PATH, query, form)
+    assert not Path("out.csv").exists() and not Path("x.duckdb").exists()
+
+
+def test_a_broken_rule_is_named_with_rows_and_leaves_the_old_file(built: Path) -> None:
+    before = PATH.read_bytes()
+    with pytest.raises(UserError, match="check.sql: No a is negative. Not so in 1 rows, as a=-1"):
+        _database.build(PATH, {"t": pa.table({"a": [-1], "b": ["x"]}, SCHEMA)}, [Path("t.sql")], [Path("check.sql")])
+    assert PATH.read_bytes() == before and sorted(p.name for p in built.glob("t.duckdb*")) == ["t.duckdb"]
+
+
+def test_a_missing_database_is_named_with_the_command_that_makes_it(in_folder: Path) -> None:
+    with pytest.raises(UserError, match="dvc repro warehouse"):
+        _database.rows(PATH, "select 1")
