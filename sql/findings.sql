@@ -27,6 +27,7 @@ select
     similarity,
     closest_l2,
     template_share,
+    template_mask,
     eidetic_k,
     eidetic_k_10,
     eidetic_k_15,
@@ -36,6 +37,7 @@ select
     search_bits,
     p_value,
     q_value,
+    is_calibrating,
     is_own_image,
     is_flagged,
     is_extracted

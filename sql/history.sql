@@ -43,6 +43,7 @@ select
     similarity,
     closest_l2,
     template_share,
+    template_mask,
     eidetic_k,
     eidetic_k_10,
     eidetic_k_15,
@@ -52,6 +53,7 @@ select
     search_bits,
     p_value,
     q_value,
+    is_calibrating,
     is_own_image,
     is_flagged,
     is_extracted

@@ -8,7 +8,9 @@ select
     arm,
     copies_bin,
     inclusion_probability,
-    n_copies
+    n_copies,
+    seed_id,
+    is_calibrating
 from source.prompts
 order by prompt_id;
 

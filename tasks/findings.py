@@ -46,6 +46,7 @@ SCHEMA = schema(
         column("similarity", pa.float32(), "Cosine of the descriptors of the medoid and the picture", nullable=True),
         column("closest_l2", pa.float32(), "Smallest l2 of any generation of the prompt to the picture's cluster", nullable=True),
         column("template_share", pa.float32(), "Share of variance in the fixed region; NULL but for templates", nullable=True),
+        column("template_mask", pa.string(), "Fixed region, a bit per pixel row by row, hexadecimal; NULL but for templates", nullable=True),
         column("eidetic_k", pa.int32(), "Training images within 0.05 of the picture, itself included; NULL for an image never seen", nullable=True),
         column("eidetic_k_10", pa.int32(), "The same within 0.10", nullable=True),
         column("eidetic_k_15", pa.int32(), "The same within 0.15", nullable=True),
@@ -55,6 +56,7 @@ SCHEMA = schema(
         column("search_bits", pa.float64(), "Bits the search put in: log2(generations x prompts) + 8 x caption bytes", nullable=True),
         column("p_value", pa.float64(), "Rank of its closeness to its own image among matched controls; NULL for controls and custom prompts", nullable=True),
         column("q_value", pa.float64(), "Benjamini-Hochberg over clusters (Simes within), per arm", nullable=True),
+        column("is_calibrating", pa.bool_(), "A control that set thresholds: it is judged like the others but counts for no error rate"),
         column("is_own_image", pa.bool_(), "Whether the picture is the one whose caption was the prompt, or its copy", nullable=True),
         column("is_flagged", pa.bool_(), "Matched to a held-out image: a false alarm, never an extraction"),
         column("is_extracted", pa.bool_(), "verbatim, near_copy or template of a training image"),
@@ -87,9 +89,9 @@ class Evidence:
 
 
 def near_copy_similarity(evidence: list[Evidence]) -> float:
-    """99th percentile, over controls, of a control's best similarity to its own image; above 1 (no near copy) without controls."""
+    """99th percentile, over calibrating controls, of a control's best similarity to its own image; above 1 (no near copy) without any."""
     best = [max((m["similarity"] for rows in e.matches.values() for m in rows if m["is_own_cluster"]), default=-1.0)
-            for e in evidence if e.prompt["arm"] == "held_out"]
+            for e in evidence if e.prompt["is_calibrating"]]
     return float(np.quantile(best, 0.99, method="higher")) if best else 2.0
 
 
@@ -140,7 +142,7 @@ def finding(evidence: Evidence, min_similarity: float, s: dict[str, Any]) -> dic
 
 def p_and_q(rows: list[dict[str, Any]], scores: dict[int, float], nearest_other: dict[int, float], n_matched: int) -> None:
     """Set p_value and q_value of the targets, against controls matched in density; scores and nearest_other by prompt_id."""
-    controls = [r for r in rows if r["arm"] == "held_out"]
+    controls = [r for r in rows if r["arm"] == "held_out" and not r["is_calibrating"]]
     for arm in TARGET_ARMS:
         of_arm = [r for r in rows if r["arm"] == arm]
         if not of_arm or not controls:
@@ -157,9 +159,8 @@ def findings(evidence: list[Evidence], unsampled: list[dict[str, Any]], nearest_
              screen_evaluations: dict[int, int], settings: dict[str, Any]) -> list[dict[str, Any]]:
     """All rows, less what `described` adds; unsampled are the rows of prompts that the screen dropped, nearest_other is by image_id."""
     threshold = settings["near_copy_similarity"] or near_copy_similarity(evidence)
-    rows = []
-    for e in evidence:
-        rows.append(finding(e, threshold, settings) | _of_prompt(e.prompt, release, e.sampling["n_evaluations"] + screen_evaluations[e.prompt["prompt_id"]]))
+    rows = [finding(e, threshold, settings) | _of_prompt(e.prompt, release, e.sampling["n_evaluations"] + screen_evaluations[e.prompt["prompt_id"]])
+            for e in evidence]
     for prompt in unsampled:
         empty = dict.fromkeys([*COPIED, *UNKNOWN])
         rows.append(empty | {"match_type": "none", "n_generations": 0, "n_judged": 0, "n_hits": 0} |
@@ -173,14 +174,13 @@ def findings(evidence: list[Evidence], unsampled: list[dict[str, Any]], nearest_
 def _of_prompt(prompt: dict[str, Any], release: str, n_evaluations: int) -> dict[str, Any]:
     return {"finding_id": hash63(release, str(prompt["prompt_id"])), "release": release, "prompt_id": prompt["prompt_id"], "arm": prompt["arm"],
             "n_evaluations": n_evaluations, "own_cluster": prompt["cluster_id"], "own_image": prompt["image_id"], "caption": prompt["caption"],
-            "p_value": None, "q_value": None, "template_share": None}
+            "is_calibrating": prompt["is_calibrating"], "p_value": None, "q_value": None, "template_share": None, "template_mask": None}
 
 
 def described(row: dict[str, Any], generated: np.ndarray, training: np.ndarray, near: np.ndarray, n_searched: tuple[int, int]) -> dict[str, Any]:
     """How much of the picture came back, for an extracted one: thumbnail_px, code_bytes, search_bits and eidetic_k at three deltas.
 
-    generated, training [h, w, 3]; near [n] = l2 of the picture to every training image of the release; n_searched = generations
-    and prompts of the audit.
+    generated, training [h, w, 3]; near [n] = l2 of the picture to every training image; n_searched = generations and prompts of the audit.
     """
     side = thumbnails.thumbnail_px(generated, training)
     small = _pictures.resized(np.rint(training * 255).astype(np.uint8), side)
@@ -236,9 +236,9 @@ def _as_template(row: dict[str, Any], pictures: np.ndarray, library: "_Library",
     if found:
         image = library.rows[int(found["row"])]
         row |= dict.fromkeys(["tiled_l2", "adaptive_l2", "similarity"]) | {
-            "match_type": "template", "template_share": found["share"], "l2": found["l2"], "margin": found["margin"],
-            "image_id": image["image_id"], "split": image["split"], "cluster_id": library.cluster_of[image["image_id"]]}
-        row["is_own_image"] = row["cluster_id"] == row["own_cluster"]
+            "match_type": "template", "template_share": found["share"], "template_mask": np.packbits(found["mask"]).tobytes().hex(),
+            "l2": found["l2"], "margin": found["margin"], "image_id": image["image_id"], "split": image["split"],
+            "cluster_id": (cluster_id := library.cluster_of[image["image_id"]]), "is_own_image": cluster_id == row["own_cluster"]}
 
 
 def _evidence(release: str, prompts: dict[int, dict[str, Any]]) -> tuple[list[Evidence], list[dict[str, Any]]]:

@@ -22,7 +22,7 @@ SCHEMA = schema(
         column("release", pa.string(), "Release under audit"),
         column("prompt_id", pa.int64(), "The prompt"),
         column("index", pa.int32(), "Number of the picture within its prompt, from 0"),
-        column("seed", pa.int64(), "Seed of its start noise, a hash of (generations.seed, prompt_id, index)"),
+        column("seed", pa.int64(), "Seed of its start noise, a hash of (generations.seed, prompts.seed_id, index)"),
         column("shard", pa.string(), "File under pictures/ that holds the picture"),
         column("position", pa.int32(), "Row of the picture in its shard"),
         column("sha256", pa.string(), "Digest of the pixels"),
@@ -61,9 +61,9 @@ MIN_AGREEING = 3  # two generations agree by chance: below this the medoid is th
 COMPARE_PX = 64  # agreement of generations is judged at this side: 16 tiles of 16 px
 
 
-def seed_of(seed: int, prompt_id: int, index: int) -> int:
-    """Seed of one picture's start noise, in [0, 2^63)."""
-    return hash63(str(seed), str(prompt_id), str(index))
+def seed_of(seed: int, seed_id: int, index: int) -> int:
+    """Seed of one picture's start noise, in [0, 2^63); seed_id is the prompt's, or that of the caption it rewords."""
+    return hash63(str(seed), str(seed_id), str(index))
 
 
 def clique_of(pictures: np.ndarray, edge_l2: float) -> tuple[np.ndarray, bool, np.ndarray]:
@@ -108,11 +108,11 @@ def _compared(pictures: np.ndarray) -> np.ndarray:
     return np.stack([_pictures.resized(p, side) for p in pictures]) / np.float32(255)
 
 
-def generations(prompt_id: int, pictures: np.ndarray, n_stopped: int, *, release: str, seed: int, n_evaluations: int) -> list[dict[str, Any]]:
+def generations(prompt_id: int, pictures: np.ndarray, n_stopped: int, *, release: str, seeds: list[int], n_evaluations: int) -> list[dict[str, Any]]:
     """The table's rows of one prompt, less shard and position."""
     flat = distances.is_degenerate(pictures.astype(np.float32) / 255)
     return [{"generation_id": hash63(str(prompt_id), str(i)), "release": release, "prompt_id": prompt_id, "index": i,
-             "seed": seed_of(seed, prompt_id, i), "sha256": _pictures.pixel_digest(picture), "n_evaluations": n_evaluations,
+             "seed": seeds[i], "sha256": _pictures.pixel_digest(picture), "n_evaluations": n_evaluations,
              "is_fresh": i >= n_stopped, "status": "degenerate" if flat[i] else "ok", "reason": "blank, flat or blacked out" if flat[i] else None}
             for i, picture in enumerate(pictures)]
 
@@ -138,7 +138,7 @@ def main(release: str) -> None:
     """Sample every prompt that the screen chose, one resumable shard per prompt and round; write data/generations/<release>."""
     settings = _settings.settings("generations")
     accepted = _sources.release(release)
-    captions = {r["prompt_id"]: r["caption"] for r in _tables.read("prompts").to_pylist()}
+    prompts = {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()}
     screened = _tables.read("screening", release).to_pylist()
     defaults = {k: settings[k] for k in _sources.SAMPLER}
     sampler = _pipelines.sampler(accepted, batch_size=settings["batch_size"], device=_settings.settings("compute")["device"], defaults=defaults)
@@ -148,9 +148,9 @@ def main(release: str) -> None:
     writer = _PictureShards(_tables.folder("generations", release) / "pictures")
 
     for prompt_id in _shards.progress(chosen, len(chosen), f"generations: '{release}', prompts"):
-        draw = _Draw(sampler, provenance, captions[prompt_id], prompt_id, settings["seed"])
+        draw = _Draw(sampler, provenance, prompts[prompt_id], settings["seed"])
         pictures, reason, n_stopped = sampled(draw, settings)
-        made = generations(prompt_id, pictures, n_stopped, release=release, seed=settings["seed"], n_evaluations=draw.n_evaluations)
+        made = generations(prompt_id, pictures, n_stopped, release=release, seeds=draw.seeds(len(pictures)), n_evaluations=draw.n_evaluations)
         summary.append(sampling(made, pictures, reason, n_stopped, settings["edge_l2"]))
         rows += writer.add(made, pictures)
     writer.close()
@@ -164,18 +164,22 @@ def main(release: str) -> None:
 class _Draw:
     """draw(start, stop): pictures of one prompt, each round from its finished shard where there is one."""
 
-    def __init__(self, sampler: _pipelines.Sampler, provenance: list[Any], caption: str, prompt_id: int, seed: int) -> None:
-        self.sampler, self.provenance, self.caption, self.prompt_id, self.seed = sampler, provenance, caption, prompt_id, seed
+    def __init__(self, sampler: _pipelines.Sampler, provenance: list[Any], prompt: dict[str, Any], seed: int) -> None:
+        self.sampler, self.provenance, self.caption, self.seed_id, self.seed = sampler, provenance, prompt["caption"], prompt["seed_id"], seed
         self.n_evaluations = 0
 
+    def seeds(self, stop: int, start: int = 0) -> list[int]:
+        """Seeds of the pictures from start to stop."""
+        return [seed_of(self.seed, self.seed_id, i) for i in range(start, stop)]
+
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        key = _shards.fingerprint(self.provenance, self.caption, self.prompt_id, start, stop)
+        key = _shards.fingerprint(self.provenance, self.caption, self.seed_id, start, stop)
         stored = _shards.shard("generations", key, lambda: self._made(start, stop))
         self.n_evaluations = stored.column("n_evaluations")[0].as_py()
         return np.stack([_pictures.canonical(data) for data in stored.column("png").to_pylist()])
 
     def _made(self, start: int, stop: int) -> pa.Table:
-        seeds = [seed_of(self.seed, self.prompt_id, i) for i in range(start, stop)]
+        seeds = self.seeds(stop, start)
         pictures, n_evaluations = self.sampler.pictures([self.caption] * len(seeds), seeds)
         return pa.table({"png": [_pictures.png(p) for p in pictures], "n_evaluations": pa.array([n_evaluations] * len(seeds), pa.int32())})
 

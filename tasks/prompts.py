@@ -1,7 +1,8 @@
 """Which captions are probed, by arm. One row per prompt.
 
-Targets are the most duplicated images, outliers and singletons; controls are held-out images that share nothing with a member;
-a custom list may stand beside them. Captions that are equal after Unicode and space normalisation count once.
+Targets are the most duplicated images, outliers and singletons; controls are held-out images that share nothing with a member:
+some of them set thresholds, the others judge. Paraphrases of the duplicated captions and a custom list may stand beside them.
+Captions that are equal after Unicode and space normalisation count once.
 """
 
 import unicodedata
@@ -18,7 +19,7 @@ from tasks._settings import UserError
 from tasks.measures import neighbours
 from tasks.measures.identity import hash63, require_distinct
 
-ARMS = ("duplicated", "outlier", "singleton", "held_out", "custom")
+ARMS = ("duplicated", "outlier", "singleton", "held_out", "paraphrased", "custom")
 BINS = ((1, "1"), (2, "2-3"), (4, "4-9"), (10, "10-29"), (30, "30-99"), (100, "100+"))
 SCHEMA = schema(
     ["prompt_id"],
@@ -27,10 +28,12 @@ SCHEMA = schema(
         column("caption", pa.string(), "Text given to the model"),
         column("image_id", pa.int64(), "Image whose caption it is; NULL for a custom prompt", nullable=True),
         column("cluster_id", pa.int64(), "Cluster of that image; NULL for a custom prompt", nullable=True),
-        column("arm", pa.string(), "duplicated, outlier, singleton, held_out (control) or custom"),
+        column("arm", pa.string(), "duplicated, outlier, singleton, held_out (control), paraphrased or custom"),
         column("copies_bin", pa.string(), "Bin of n_copies: 1, 2-3, 4-9, 10-29, 30-99, 100+; NULL for images never seen", nullable=True),
         column("inclusion_probability", pa.float64(), "Chance of its bin's clusters to be prompted; NULL where it was not drawn at random", nullable=True),
         column("n_copies", pa.int32(), "Copies of the image in the training set; 0 for a control, NULL for a custom prompt", nullable=True),
+        column("seed_id", pa.int64(), "Prompt whose seeds it is given: its own prompt_id, or for a paraphrase that of the caption as it was"),
+        column("is_calibrating", pa.bool_(), "A control that sets thresholds, and therefore judges nothing"),
     ],
 )
 CHECKS: list[dict[str, Any]] = [
@@ -39,6 +42,9 @@ CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "inclusion_probability", "min_value": 0, "max_value": 1, "strict_min": True}},
     {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 1}},
 ]
+
+
+RARE_SHARE = 0.005  # a word is rare when at most this share of the training set's captions has it
 
 
 def normalized(caption: str) -> str:
@@ -94,6 +100,20 @@ def outliers(rows: list[dict[str, Any]], n: int, image_ids: np.ndarray, vectors:
     return [{**rows[i], "arm": "outlier", "inclusion_probability": None} for i in order.tolist()]
 
 
+def paraphrases(chosen: list[dict[str, Any]], members: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
+    """Of the first n captions that have both rare and common words: the caption less its rare words, on the seeds of the caption.
+
+    Rare words name one picture; what comes back without them does not hang on them. members: rows whose captions say what is rare.
+    """
+    n_with = Counter(word for r in members for word in set(normalized(r["caption"]).split()))
+    made = []
+    for r in chosen:
+        kept = [word for word in r["caption"].split() if n_with[normalized(word)] > max(1, RARE_SHARE * len(members))]
+        if kept and len(kept) < len(r["caption"].split()):
+            made.append({**r, "caption": " ".join(kept), "arm": "paraphrased", "inclusion_probability": None, "seed_id": r["prompt_id"]})
+    return made[:n]
+
+
 def prompts(rows: list[dict[str, Any]], custom: list[str], image_ids: np.ndarray, vectors: np.ndarray, settings: dict[str, Any]) -> pa.Table:
     """The table, of `candidates`; where a caption serves two arms, the first arm in order of ARMS has it."""
     seed = settings["seed"]
@@ -101,19 +121,28 @@ def prompts(rows: list[dict[str, Any]], custom: list[str], image_ids: np.ndarray
     held_out = [r for r in rows if r["split"] == "held_out"]
     singles = [r for r in members if r["n_copies"] == 1]
     chosen = duplicated(members, settings["n_duplicated"], seed)
+    reworded = paraphrases(chosen, members, settings["n_paraphrased"])
     chosen += outliers(singles, settings["n_outlier"], image_ids, vectors)
     for arm, pool in (("singleton", singles), ("held_out", held_out)):
         taken = drawn(pool, settings[f"n_{arm}"], seed, arm)
         chosen += [{**r, "arm": arm, "inclusion_probability": len(taken) / len(pool)} for r in taken]
-    chosen += [{"prompt_id": hash63(normalized(c)), "caption": c, "image_id": None, "cluster_id": None, "n_copies": None,
-                "arm": "custom", "inclusion_probability": None} for c in custom]
-    first = {r["prompt_id"]: r for r in reversed(chosen)}
-    require_distinct(np.array([hash63(normalized(r["caption"])) for r in first.values()]), "prompt_id")
+    chosen += reworded
+    chosen += [{"caption": c, "image_id": None, "cluster_id": None, "n_copies": None, "arm": "custom", "inclusion_probability": None} for c in custom]
+    first = {hash63(normalized(r["caption"])): r for r in reversed(chosen)}
+    require_distinct(np.array([hash63(text) for text in {normalized(r["caption"]) for r in first.values()}]), "prompt_id")
     if not first:
         raise UserError("no prompt: the training set has no good image with a caption, and prompts.custom names no file")
-    names = ("prompt_id", "caption", "image_id", "cluster_id", "arm", "inclusion_probability", "n_copies")
-    return _tables.table([{**{k: r[k] for k in names}, "copies_bin": copies_bin(r["n_copies"]) if r["n_copies"] else None}
-                          for r in first.values()], SCHEMA)
+    calibrating = calibrating_controls([r for r in chosen if r["arm"] == "held_out" and first[r["prompt_id"]] is r], settings["n_calibrating"])
+    names = ("caption", "image_id", "cluster_id", "arm", "inclusion_probability", "n_copies")
+    return _tables.table([{**{k: r[k] for k in names}, "prompt_id": prompt_id, "seed_id": r.get("seed_id", prompt_id),
+                           "copies_bin": copies_bin(r["n_copies"]) if r["n_copies"] else None, "is_calibrating": prompt_id in calibrating}
+                          for prompt_id, r in first.items()], SCHEMA)
+
+
+def calibrating_controls(controls: list[dict[str, Any]], n: int) -> set[int]:
+    """prompt_id of the last n controls in the order in which they were drawn, at most a third of them: most must be left to judge."""
+    n = min(n, len(controls) // 3)
+    return {r["prompt_id"] for r in controls[len(controls) - n:]}
 
 
 def main() -> None:

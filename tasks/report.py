@@ -30,7 +30,7 @@ N_IN_CARD = 10
 MAX_MARGIN = 1.2  # of the figure: points beyond stand on its edge
 PACKAGES = ("torch", "diffusers", "transformers", "onnxruntime", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "pyarrow")
 TARGETS = {"duplicated": "most duplicated images", "singleton": "images seen once", "outlier": "unusual images",
-           "custom": "custom prompts"}
+           "paraphrased": "paraphrased captions", "custom": "custom prompts"}
 BINS = ("1", "2-3", "4-9", "10-29", "30-99", "100+")
 BANDS = {"0.05": "Verbatim, l2 up to 0.05", "0.10": "Verbatim, l2 over 0.05 up to 0.10",
          "0.15": "Verbatim, l2 over 0.10 up to 0.15", "beyond": "Verbatim, l2 over 0.15, as params.yaml allows it",
@@ -161,7 +161,7 @@ def report(release: str, summary: list[dict[str, Any]], findings: list[dict[str,
     """
     settings = json.loads(protocol["settings"])
     extracted = sorted((r for r in findings if r["is_extracted"]), key=lambda r: (r["l2"], r["finding_id"]))
-    controls = [r for r in findings if r["arm"] == "held_out"]
+    controls = [r for r in findings if r["arm"] == "held_out" and not r["is_calibrating"]]
     main, checks = main_arm(summary), facts["checks"]
     n_cliques = sum(r["match_type"] == "undecided" for r in findings if main and r["arm"] == main["arm"])
     n_generations = sum(r["n_generations"] for r in findings)

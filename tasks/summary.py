@@ -20,7 +20,7 @@ SCHEMA = schema(
         column("release", pa.string(), "Release under audit"),
         column("protocol_digest", pa.string(), "Digest of what the audit was bound to before it looked: the warehouse takes no other's findings"),
         column("n_clusters", pa.int32(), "Clusters with a caption in the training (or held-out) set: the frame", nullable=True),
-        column("n_prompts", pa.int32(), "Prompts"),
+        column("n_prompts", pa.int32(), "Prompts of the arm and bin"),
         column("n_sampled", pa.int32(), "Prompts of which pictures were generated"),
         column("n_findings", pa.int32(), "Prompts whose medoid is a copy of a training image"),
         column("n_images", pa.int32(), "Distinct clusters among these"),
@@ -31,8 +31,8 @@ SCHEMA = schema(
         column("low", pa.float64(), "Lower end of its 95 % Clopper-Pearson interval"),
         column("high", pa.float64(), "Upper end of its 95 % Clopper-Pearson interval"),
         column("is_census", pa.bool_(), "Every cluster of the bin was prompted: the interval speaks of other seeds only"),
-        column("n_controls", pa.int32(), "Control prompts in the audit"),
-        column("n_controls_flagged", pa.int32(), "Controls matched to a held-out image"),
+        column("n_controls", pa.int32(), "Control prompts that judge: those that set thresholds are left out"),
+        column("n_controls_flagged", pa.int32(), "Of these, matched to a held-out image"),
         column("fdr_estimate", pa.float64(), "Decoy estimate of the list's false share; NULL for an empty list or without controls", nullable=True),
         column("fdr_upper", pa.float64(), "Its 95 % upper bound", nullable=True),
         column("n_controls_needed", pa.int32(), "Unflagged controls with which the upper bound would be 5 %", nullable=True),
@@ -92,7 +92,7 @@ def summary(findings: list[dict[str, Any]], frame: dict[tuple[str, str], int], b
 
     bound = release and protocol_digest, the same in every row.
     """
-    controls = [r for r in findings if r["arm"] == "held_out"]
+    controls = [r for r in findings if r["arm"] == "held_out" and not r["is_calibrating"]]
     made = []
     for arm in sorted({r["arm"] for r in findings}):
         of_arm = [r for r in findings if r["arm"] == arm]

@@ -17,10 +17,11 @@ def match(image_id: int = 1, *, l2: float = 0.05, margin: float | None = 0.3, si
             "similarity": similarity, "is_own_cluster": own}
 
 
-def evidence(matches: list[dict[str, Any]], *, prompt_id: int = 5, arm: str = "duplicated", clique: int = 16, n: int = 24) -> findings.Evidence:
+def evidence(matches: list[dict[str, Any]], *, prompt_id: int = 5, arm: str = "duplicated", clique: int = 16, n: int = 24,
+             calibrating: bool = False) -> findings.Evidence:
     generations = [{"generation_id": 100 * prompt_id + i, "index": i, "is_fresh": i >= 16, "seed": i} for i in range(n)]
     return findings.Evidence(
-        {"prompt_id": prompt_id, "arm": arm, "image_id": 1, "cluster_id": 1, "caption": "a cat"},
+        {"prompt_id": prompt_id, "arm": arm, "image_id": 1, "cluster_id": 1, "caption": "a cat", "is_calibrating": calibrating},
         {"clique_size": clique, "medoid_generation_id": generations[0]["generation_id"], "n_generations": n, "n_evaluations": 24 * n},
         generations, {g["generation_id"]: matches for g in generations})
 
@@ -74,10 +75,22 @@ def test_a_prompt_that_the_screen_dropped_is_not_flagged_and_its_p_is_one() -> N
     assert (row["match_type"], row["n_generations"], row["p_value"], row["hit_rate"], row["n_evaluations"]) == ("none", 0, 1, None, 8)
 
 
-def test_near_copies_must_be_more_alike_than_any_but_one_in_a_hundred_controls() -> None:
-    controls = [evidence([match(similarity=s)], prompt_id=i, arm="held_out") for i, s in enumerate(np.linspace(0, 0.6, 50))]
+def test_near_copies_must_be_more_alike_than_any_but_one_in_a_hundred_calibrating_controls() -> None:
+    controls = [evidence([match(similarity=s)], prompt_id=i, arm="held_out", calibrating=True) for i, s in enumerate(np.linspace(0, 0.6, 50))]
     assert findings.near_copy_similarity(controls) == pytest.approx(0.6)
+    judging = [evidence([match(similarity=0.99)], prompt_id=99, arm="held_out")]
+    assert findings.near_copy_similarity(controls + judging) == pytest.approx(0.6), "controls that judge set no threshold"
     assert findings.near_copy_similarity([evidence([match()])]) > 1
+
+
+def test_controls_that_set_thresholds_lend_no_p_value() -> None:
+    calibrating = [evidence([match(i, margin=0.01)], prompt_id=i, arm="held_out", calibrating=True) for i in range(60, 80)]
+    judging = [evidence([match(i, margin=2.0)], prompt_id=i, arm="held_out") for i in range(10, 50)]
+    for c in calibrating + judging:
+        c.prompt["cluster_id"] = c.prompt["image_id"] = c.prompt["prompt_id"]
+    rows = findings.findings([evidence([match(margin=0.2)]), *calibrating, *judging], [], {}, release="v1",
+                             screen_evaluations={i: 8 for i in range(90)}, settings=SETTINGS)
+    assert next(r for r in rows if r["arm"] == "duplicated")["p_value"] == pytest.approx(1 / 41)
 
 
 def test_a_sharper_generation_is_worth_a_larger_thumbnail(rng: np.random.Generator) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tasks import prompts
 from tasks._settings import UserError
 
-SETTINGS = {"n_duplicated": 3, "n_outlier": 1, "n_singleton": 2, "n_held_out": 2, "seed": 0}
+SETTINGS = {"n_duplicated": 3, "n_outlier": 1, "n_singleton": 2, "n_held_out": 2, "n_calibrating": 0, "n_paraphrased": 0, "seed": 0}
 
 
 def row(image_id: int, caption: str | None, n_copies: int, *, split: str = "member", cluster_id: int | None = None,
@@ -78,3 +78,21 @@ def test_nothing_to_ask_is_an_error_with_the_way_out() -> None:
 @pytest.mark.parametrize(("n", "name"), [(1, "1"), (2, "2-3"), (3, "2-3"), (4, "4-9"), (10, "10-29"), (99, "30-99"), (100, "100+"), (5000, "100+")])
 def test_bins_of_copies(n: int, name: str) -> None:
     assert prompts.copies_bin(n) == name
+
+
+def test_the_last_controls_drawn_calibrate_and_are_at_most_a_third() -> None:
+    rows = [row(1, "seen", 2), *[row(10 + i, f"control {i}", 0, split="held_out") for i in range(12)]]
+    few = {r["caption"]: r["is_calibrating"] for r in chosen(rows, n_held_out=6, n_calibrating=2)}
+    more = {r["caption"]: r["is_calibrating"] for r in chosen(rows, n_held_out=12, n_calibrating=8)}
+    assert (sum(few.values()), sum(more.values())) == (2, 4)
+    assert not few["seen"] and not more["seen"]
+    assert few.keys() < more.keys(), "a larger number of controls replaces none"
+
+
+def test_a_paraphrase_keeps_the_common_words_and_the_seeds_of_its_caption() -> None:
+    common = [row(100 + i, f"Flag of country{i}", 1) for i in range(20)]
+    made = chosen([row(1, "Flag of Palau", 5), row(2, "zebra", 6), *common], n_duplicated=2, n_paraphrased=2, n_singleton=0, n_outlier=0)
+    reworded = [r for r in made if r["arm"] == "paraphrased"]
+    assert [(r["caption"], r["image_id"], r["n_copies"], r["inclusion_probability"]) for r in reworded] == [("Flag of", 1, 5, None)]
+    original = next(r for r in made if r["caption"] == "Flag of Palau")
+    assert reworded[0]["seed_id"] == original["prompt_id"] == original["seed_id"] != reworded[0]["prompt_id"]

@@ -10,7 +10,8 @@ from tasks import summary
 def found(n: int, k: int, *, arm: str = "duplicated", name: str = "10-29", stratum: str = "kept", flagged: int = 0) -> list[dict[str, Any]]:
     """n rows of which k are extracted; dropped ones are not sampled."""
     return [{"arm": arm, "copies_bin": name, "stratum": stratum, "n_generations": 0 if stratum == "dropped" else 16, "n_evaluations": 8, "cluster_id": i,
-             "is_extracted": i < k, "is_flagged": i < flagged, "match_type": "verbatim" if i < k else "none"} for i in range(n)]
+             "is_extracted": i < k, "is_flagged": i < flagged, "match_type": "verbatim" if i < k else "none",
+             "is_calibrating": False} for i in range(n)]
 
 
 def made(rows: list[dict[str, Any]], frame: dict[tuple[str, str], int]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -54,3 +55,9 @@ def test_without_controls_nothing_bounds_the_false_discoveries() -> None:
 def test_flagged_controls_raise_the_estimate() -> None:
     clean, flagged = (made(found(96, 34) + found(64, 0, arm="held_out", name="unseen", flagged=f), {})["duplicated", "all"] for f in (0, 3))
     assert flagged["n_controls_flagged"] == 3 and flagged["fdr_estimate"] > 3 * clean["fdr_estimate"]
+
+
+def test_controls_that_set_thresholds_count_for_no_error_rate() -> None:
+    calibrating = [r | {"is_calibrating": True} for r in found(32, 0, arm="held_out", name="unseen", flagged=5)]
+    row = made(found(96, 34) + found(64, 0, arm="held_out", name="unseen") + calibrating, {})["duplicated", "all"]
+    assert (row["n_controls"], row["n_controls_flagged"]) == (64, 0)
