@@ -4,6 +4,7 @@ select
     release,
     position,
     compare_to,
+    base,
     status,
     reason,
     audit_id

@@ -130,14 +130,14 @@ with judged as (
         arm != 'held_out' and split = 'member' as is_target_hit,
         arm = 'held_out' and split = 'held_out' as is_control_hit
     from findings
-    where margin is not null
+    where margin is not null and not is_calibrating
 ),
 
 totals as (
     select
         release,
         count(*) filter (where arm != 'held_out') as n_targets,
-        count(*) filter (where arm = 'held_out') as n_controls
+        count(*) filter (where arm = 'held_out' and not is_calibrating) as n_controls
     from findings
     group by release
 ),

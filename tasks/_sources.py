@@ -22,7 +22,7 @@ LIBRARIES = {"diffusers", "transformers"}
 NEVER_LOADED = {"safety_checker"}  # it blacks pictures out; Stable Diffusion 1.x takes it from a module of its own
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SAMPLER = ("n_steps", "guidance_scale", "height_px", "width_px")
-ENTRY = ("model", "revision", *SAMPLER, "kept", "compare_to")  # of a release in params.yaml
+ENTRY = ("model", "revision", *SAMPLER, "kept", "compare_to", "base")  # of a release in params.yaml
 REVISION = re.compile(r"[0-9a-f]{40}")
 
 

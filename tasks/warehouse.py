@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _checks, _database, _settings, _shards, _sources, _stage, _tables
+from tasks import _checks, _comparisons, _database, _settings, _shards, _sources, _stage, _tables
 from tasks._schemas import column, schema
 from tasks._settings import UserError
 
@@ -25,7 +25,7 @@ METRICS = Path("metrics.json")
 AUDITS = Path("audits")
 SQL = Path("sql")
 SCRIPTS = ("images", "duplicates", "prompts", "screening", "generations", "matches", "findings", "summary", "checks", "releases",
-           "history", "views")  # in this order
+           "comparisons", "history", "views")  # in this order
 SHARED = {"images": ("images", None), "duplicates": ("duplicates", None), "pairs": ("duplicates", "pairs"),
           "canaries": ("duplicates", "canaries"), "prompts": ("prompts", None)}  # table of the database -> noun and side
 OF_RELEASE = {"screening": ("screening", None), "protocol": ("screening", "protocol"), "generations": ("generations", None),
@@ -41,6 +41,7 @@ RELEASES = schema(["position"], [
     column("release", pa.string(), "Release under audit"),
     column("position", pa.int32(), "Its place in params.yaml, from 0"),
     column("compare_to", pa.string(), "Release it is compared to: the entry above unless params.yaml names one", nullable=True),
+    column("base", pa.string(), "For a fine-tune, the release it was made from, where params.yaml names it", nullable=True),
     column("status", pa.string(), "current, stale (files or prompts changed since, or stopped halfway), refused or not_audited; tables hold current ones only"),
     column("reason", pa.string(), "Why it is not current, with the way out; NULL where it is", nullable=True),
     column("audit_id", pa.string(), "Its current audit; NULL where there is none", nullable=True),
@@ -82,17 +83,18 @@ class Audit:
 def release_rows(releases: dict[str, dict[str, Any] | None]) -> list[dict[str, Any]]:
     """Rows of RELEASES, less audit_id, in the order of params.yaml.
 
-    Raises UserError where there is none, or a compare_to that is not listed.
+    Raises UserError where there is none, or a compare_to or base that is not listed.
     """
     if not releases:
         raise UserError("releases: params.yaml lists none; add one, then run `dvc repro`")
     made: list[dict[str, Any]] = []
     for position, (name, spec) in enumerate(releases.items()):
-        above = made[-1]["release"] if made else None
-        other = (spec or {}).get("compare_to", above)
-        if other is not None and (other not in releases or other == name):
-            raise UserError(f"releases.{name}.compare_to '{other}' is not another of {', '.join(releases)}, nor null")
-        made.append({"release": name, "position": position, "compare_to": other})
+        others = {"compare_to": made[-1]["release"] if made else None, "base": None}  # where the entry does not say
+        for key, unsaid in others.items():
+            other = others[key] = (spec or {}).get(key, unsaid)
+            if other is not None and (other not in releases or other == name):
+                raise UserError(f"releases.{name}.{key} '{other}' is not another of {', '.join(releases)}, nor null")
+        made.append({"release": name, "position": position, **others})
     return made
 
 
@@ -121,8 +123,11 @@ def audit_id(bound: dict[str, Any], settings: list[dict[str, Any]], outcome: lis
     return f"{bound['release']}-{digest[:8]}"
 
 
-def metrics(summaries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """metrics.json by release, from rows of summary: counts over all arms; rate, false share and total of the duplicated arm."""
+def metrics(summaries: list[dict[str, Any]], comparisons: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """metrics.json by release, from rows of summary: counts over all arms; rate, false share and total of the duplicated arm.
+
+    From rows of comparisons: what became of all targets since the release it is compared to, if there is one.
+    """
     whole = [r for r in summaries if r["copies_bin"] == "all"]
     made = {}
     for release in sorted({r["release"] for r in whole}):
@@ -134,6 +139,10 @@ def metrics(summaries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             **{name: _rounded(main_arm.get(name)) for name in RATES},
             "extraction_rate_low": _rounded(main_arm.get("low")), "extraction_rate_high": _rounded(main_arm.get("high")),
             "n_duplicated_findings": main_arm.get("n_findings"), "n_duplicated_prompts": main_arm.get("n_prompts")}
+    for r in comparisons:
+        if (r["kind"], r["arm"]) == ("previous", "all"):
+            made[r["release"]] |= {"compared_to": r["against"], "compared_outcome": r["outcome"],
+                                   **{f"compared_{name}": _rounded(r[name]) for name in ("difference", "low", "high")}}
     return made
 
 
@@ -165,22 +174,26 @@ def main() -> None:
     audits = [a for a in found.values() if isinstance(a, Audit)]
     if not audits:
         raise UserError("; ".join(str(why) for why in found.values()))
-    releases = _tables.table([row | _standing(found[row["release"]]) for row in rows], RELEASES)
+    listing = [row | _standing(found[row["release"]]) for row in rows]
+    releases = _tables.table(listing, RELEASES)
+    compared = _comparisons.comparisons(listing, _tables.read("prompts").to_pylist(), {a.bound["release"]: a.tables for a in audits})
     _forget_pending()  # of a run that was killed
     for folder in (METRICS.parent, _tables.folder("warehouse")):
         _shards.sweep(folder)
     scripts, checks = [SQL / f"{name}.sql" for name in SCRIPTS], sorted((SQL / "checks").glob("*.sql"))
     try:
         pending = {a.audit_id: _pending(a) for a in audits if not (AUDITS / a.audit_id).is_dir()}
-        _database.build(DATABASE, _parts(releases, audits, _folders(list(pending.values()))), scripts, checks)
+        parts = {"releases": releases, "comparisons": compared} | _parts(audits, _folders(list(pending.values())))
+        _database.build(DATABASE, parts, scripts, checks)
         for name, folder in pending.items():
             os.rename(folder, AUDITS / name)
     finally:
         _forget_pending()
-    told = metrics([r for a in audits for r in a.tables["summary"].to_pylist()])
+    told = metrics([r for a in audits for r in a.tables["summary"].to_pylist()], compared.to_pylist())
     _tables.put_text(json.dumps(told, indent=2, sort_keys=True) + "\n", METRICS)
     # DVC's out: the database's own bytes differ with every build, and would leave dvc.lock changed after each audit
     _tables.write(releases, [], "warehouse")
+    _tables.write(compared, [], "warehouse", side="comparisons")
     for why in found.values():
         if isinstance(why, NotCurrent):
             print(f"warehouse: without a {why.status} release: {why}")
@@ -258,12 +271,12 @@ def _folders(pending: list[Path]) -> list[Path]:
     return sorted([*kept, *pending], key=lambda p: p.name.removeprefix("."))
 
 
-def _parts(releases: pa.Table, audits: list[Audit], folders: list[Path]) -> dict[str, _database.Source]:
+def _parts(audits: list[Audit], folders: list[Path]) -> dict[str, _database.Source]:
     names = [audit.bound["release"] for audit in audits]
     made: dict[str, _database.Source] = {name: [_existing(_place(where, None))] for name, where in SHARED.items()}
     made |= {name: [_tables.path(*_place(where, r)) for r in names] for name, where in OF_RELEASE.items()}
     settings = pa.concat_tables([audit.tables["settings"] for audit in audits])
-    made |= {"releases": releases, "checks": _checks_of(names), "settings": settings}
+    made |= {"checks": _checks_of(names), "settings": settings}
     made |= {f"all_{name}": [folder / f"{name}.parquet" for folder in folders] for name in HISTORY}
     return made | {"audits": [folder / "audit.parquet" for folder in folders]}
 

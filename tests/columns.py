@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import yaml
 
-from tasks import _checks
+from tasks import _checks, _comparisons
 from tasks._schemas import keys_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +51,7 @@ def schemas() -> dict[str, tuple[str, pa.Schema]]:
         for constant, value in vars(importlib.import_module(f"tasks.{noun}")).items():
             if isinstance(value, pa.Schema):
                 found[{"SCHEMA": noun, "AUDIT": "audits"}.get(constant, constant.lower())] = (noun, value)
-    return found | {"checks": ("checks", _checks.SCHEMA)}
+    return found | {"comparisons": ("warehouse", _comparisons.SCHEMA), "checks": ("checks", _checks.SCHEMA)}
 
 
 def comments(kind: str) -> dict[str, str]:

@@ -65,7 +65,7 @@ def test_every_query_answers_and_says_what_it_asks(built: Path) -> None:
         question, text = _database.statement(file)
         assert question.endswith("?"), file
         answer = _database.rows(warehouse.DATABASE, text)
-        assert answer.num_rows or file.stem in ("undecided", "what_set_two_audits_apart"), file
+        assert answer.num_rows or file.stem in ("undecided", "what_set_two_audits_apart", "what_got_worse", "new_in_the_fine_tune"), file
 
 
 def test_every_sql_file_is_built_or_asked(project: Path) -> None:
@@ -113,8 +113,47 @@ def test_a_release_is_compared_to_the_one_it_names(project: Path) -> None:
 def test_a_release_cannot_be_compared_to_one_that_is_not_listed() -> None:
     with pytest.raises(UserError, match="releases.v1.compare_to 'v7' is not another of v1, nor null"):
         warehouse.release_rows({V1: {"compare_to": "v7"}})
+    for other in ("v7", V1):
+        with pytest.raises(UserError, match=f"releases.v1.base '{other}' is not another of v1, {V2}, nor null"):
+            warehouse.release_rows({V1: {"base": other}, V2: None})
     with pytest.raises(UserError, match="lists none"):
         warehouse.release_rows({})
+
+
+def test_a_release_and_the_one_above_it_are_compared_arm_by_arm(built: Path) -> None:
+    counts = "n_clusters, n_unpaired, n_both, n_only_later, n_only_earlier"
+    assert asked(f"select kind, against, arm, outcome, {counts} from comparisons where release = '{V2}' order by arm") == [
+        ("previous", V1, "all", "no_evidence", 3, 1, 0, 0, 1), ("previous", V1, "duplicated", "no_evidence", 1, 0, 0, 0, 1),
+        ("previous", V1, "held_out", "no_evidence", 2, 1, 0, 0, 0), ("previous", V1, "outlier", "no_evidence", 1, 1, 0, 0, 0),
+        ("previous", V1, "singleton", "no_evidence", 1, 0, 0, 0, 0)]
+    assert asked(f"select count(*) from comparisons where release = '{V1}'") == [(0,)]
+    assert asked("select difference, low < difference, difference < high, p_value, reason from comparisons where arm = 'all'") == [
+        (-1 / 3, True, True, 1.0, None)]
+
+
+def test_what_a_fine_tune_adds_to_its_base_is_named_and_what_got_worse_listed_by_image(project: Path) -> None:
+    put_params({V1: {"model": "a"}, V2: {"model": "b", "base": V1}})
+    put_release(V2, {11, 14})
+    warehouse.main()
+    assert asked(f"select kind, against, n_both, n_only_later from comparisons where release = '{V2}' and arm = 'all' order by kind") == [
+        ("base", V1, 1, 1), ("previous", V1, 1, 1)]
+    for query, other in (("new_in_the_fine_tune", "base"), ("what_got_worse", "against")):
+        answer = _database.rows(warehouse.DATABASE, (SQL / f"queries/{query}.sql").read_text()).to_pylist()
+        assert [(r["release"], r[other], r["key"], r["caption"], r["was_drawn"], r["is_new_image"]) for r in answer] == [
+            (V2, V1, "4.png", "picture 4", True, True)]
+        assert answer[0]["l2"] == pytest.approx(0.05)
+
+
+def test_audits_with_other_seeds_are_not_compared_and_stale_ones_say_why(project: Path) -> None:
+    put_release(V2, {11, 14}, SETTINGS | {"generations": {"seed": 1}})
+    columns = "select arm, outcome, reason, n_clusters from comparisons"
+    warehouse.main()
+    said = f"generations.seed was 1 for '{V2}' and None for '{V1}'; run `eidetic audit` to audit both alike"
+    assert asked(columns) == [("all", "not_comparable", said, None)] and asked("select count(*) from regressions") == [(0,)]
+    assert json.loads(Path("metrics.json").read_text())[V2]["compared_outcome"] == "not_comparable"
+    put_model(V1, "2" * 64)
+    warehouse.main()
+    assert asked(columns)[0][:3] == ("all", "not_comparable", f"the files of release '{V1}' have changed since its audit; run `eidetic audit {V1}`")
 
 
 def test_the_precision_curve_counts_controls_beside_targets(built: Path) -> None:
@@ -144,6 +183,8 @@ BREACHES = {
     "sampled_is_generated": "update screening set is_sampled = false where prompt_id = 11",
     "rates_and_chances_are_in_range": "update findings set p_value = 0.0, q_value = 0.5 where prompt_id = 11",
     "summary_counts_findings": "update summary set n_findings = 2 where arm = 'duplicated'",
+    "comparisons_count_findings": "update comparisons set n_only_earlier = 0, n_both = 1 where arm = 'all'",
+    "comparisons_say_what_they_measured": "update comparisons set outcome = 'better' where arm = 'all'",
     "history_holds_the_current_audits": "delete from all_findings where is_extracted",
 }
 
@@ -290,7 +331,9 @@ def test_metrics_count_all_arms_and_rate_the_duplicated_one(built: Path) -> None
     assert (said[V1]["n_prompts"], said[V1]["n_findings"], said[V1]["n_evaluations"]) == (5, 1, 3 * 56 + 2 * 8)
     assert (said[V1]["extraction_rate"], said[V1]["extraction_rate_low"], said[V1]["n_controls"]) == (1.0, 0.025, 2)
     assert (said[V2]["extraction_rate"], said[V2]["fdr_upper"]) == (0.0, None)
-    assert warehouse.metrics([]) == {}
+    assert (said[V2]["compared_to"], said[V2]["compared_outcome"], said[V2]["compared_difference"]) == (V1, "no_evidence", -0.333333)
+    assert said[V2]["compared_low"] < 0 < said[V2]["compared_high"] and "compared_to" not in said[V1]
+    assert warehouse.metrics([], []) == {}
 
 
 def test_settings_are_rows_with_dotted_names_and_json_values() -> None:
