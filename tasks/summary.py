@@ -6,11 +6,12 @@ estimate's upper bound; prompts that the screen dropped count as not found in ra
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from tasks import _settings, _stage, _tables
 from tasks._schemas import column, schema
-from tasks.measures import rates
+from tasks.measures import decoys, rates
 
 SCHEMA = schema(
     ["arm", "copies_bin"],
@@ -36,6 +37,12 @@ SCHEMA = schema(
         column("fdr_estimate", pa.float64(), "Decoy estimate of the list's false share; NULL for an empty list or without controls", nullable=True),
         column("fdr_upper", pa.float64(), "Its 95 % upper bound", nullable=True),
         column("n_controls_needed", pa.int32(), "Unflagged controls with which the upper bound would be 5 %", nullable=True),
+        column("n_decoy_hits", pa.int32(), "Prompts matched to a held-out image: what the same search finds among pictures never seen"),
+        column("n_hits_equal_size", pa.float64(), "Findings expected were the training set cut to as many clusters as the held-out set; NULL without one",
+               nullable=True),
+        column("n_hits_equal_size_low", pa.float64(), "2.5th percentile over 100 such cuts", nullable=True),
+        column("n_hits_equal_size_high", pa.float64(), "97.5th percentile over 100 such cuts", nullable=True),
+        column("expected_distinct_500", pa.float64(), "Distinct images expected at 500 pictures of each sampled prompt: sum of 1 - (1 - hit_rate)^500"),
         column("estimated_total", pa.float64(), "Extractable clusters in the frame; NULL where it was not drawn at random", nullable=True),
         column("estimated_total_low", pa.int32(), "Lower end of its 95 % interval, exact hypergeometric", nullable=True),
         column("estimated_total_high", pa.int32(), "Upper end of its 95 % interval, exact hypergeometric", nullable=True),
@@ -51,23 +58,27 @@ CHECKS: list[dict[str, Any]] = [
 ]
 MAX_FDR = 0.05  # for n_controls_needed
 UNSEEN = "unseen"
+N_PUBLISHED = 500  # pictures per prompt of the published attack
+EQUAL_SIZE = ("n_hits_equal_size", "n_hits_equal_size_low", "n_hits_equal_size_high")
 
 
-def frame_interval(rows: list[dict[str, Any]], population: int, confidence: float) -> tuple[float, int, int]:
-    """Extractable clusters among the population of a bin of which the rows are a random sample, with an interval.
-
-    Two stages, each exact and each with half of the error: prompts the screen dropped from those of them that were sampled, then
-    the bin's clusters from its prompts.
-    """
+def frame_bin(rows: list[dict[str, Any]], population: int) -> rates.Bin:
+    """What was seen of a bin whose clusters number `population`, of which the rows are a random sample."""
     kept = [r for r in rows if r["stratum"] != "dropped"]
     dropped = [r for r in rows if r["stratum"] == "dropped"]
     looked = [r for r in dropped if r["n_generations"]]
     found = lambda of: sum(r["is_extracted"] for r in of)  # noqa: E731
-    half = 1 - (1 - confidence) / 2
-    of_dropped, low, high = rates.estimated_total([(found(looked), len(looked), len(dropped))], half)
-    n, k = len(rows), found(kept)
-    total = population * (k + of_dropped) / n if n else 0.0
-    return total, rates.hypergeometric_interval(k + low, n, population, half)[0], rates.hypergeometric_interval(k + high, n, population, half)[1]
+    return rates.Bin(population, len(kept), found(kept), len(dropped), len(looked), found(looked))
+
+
+def decoy_row(rows: list[dict[str, Any]], n_clusters: dict[str, int]) -> dict[str, Any]:
+    """Matches to held-out images beside those to training images, both in libraries of one size; n_clusters by split."""
+    made: dict[str, Any] = {"n_decoy_hits": sum(r["is_flagged"] for r in rows)} | dict.fromkeys(EQUAL_SIZE)
+    if not n_clusters.get("held_out"):
+        return made
+    found, unseen = (np.array([(r["prompt_id"], r["cluster_id"]) for r in rows if r[flag]]).reshape(-1, 2) for flag in ("is_extracted", "is_flagged"))
+    hits, _, _ = decoys.against_decoys(found, unseen, n_clusters["member"], n_clusters["held_out"])
+    return made | dict(zip(EQUAL_SIZE, hits, strict=True))
 
 
 def summary_row(rows: list[dict[str, Any]], controls: list[dict[str, Any]], confidence: float) -> dict[str, Any]:
@@ -84,34 +95,32 @@ def summary_row(rows: list[dict[str, Any]], controls: list[dict[str, Any]], conf
         "fdr_estimate": rates.decoy_fdr(*decoys) if has_estimate else None,
         "fdr_upper": rates.decoy_fdr_upper(*decoys) if has_estimate else None,
         "n_controls_needed": rates.n_controls_needed(n, k, MAX_FDR) if has_estimate else None,
+        "expected_distinct_500": rates.expected_distinct(np.array([r["hit_rate"] for r in found if r["hit_rate"] is not None], float), N_PUBLISHED),
         "n_generations": sum(r["n_generations"] for r in rows), "n_evaluations": sum(r["n_evaluations"] for r in rows)}
 
 
-def summary(findings: list[dict[str, Any]], frame: dict[tuple[str, str], int], bound: dict[str, str], confidence: float) -> pa.Table:
+def summary(findings: list[dict[str, Any]], frame: dict[tuple[str, str], int], n_clusters: dict[str, int], bound: dict[str, str],
+            confidence: float) -> pa.Table:
     """The table; findings carry arm, copies_bin (`unseen` for controls) and stratum, frame counts the clusters of (arm, bin).
 
-    bound = release and protocol_digest, the same in every row.
+    n_clusters = clusters that were searched, by split; bound = release and protocol_digest, the same in every row.
     """
     controls = [r for r in findings if r["arm"] == "held_out" and not r["is_calibrating"]]
     made = []
     for arm in sorted({r["arm"] for r in findings}):
         of_arm = [r for r in findings if r["arm"] == arm]
         bins = sorted({r["copies_bin"] for r in of_arm})
-        parts = []
+        framed = []
         for name in bins:
             rows = [r for r in of_arm if r["copies_bin"] == name]
             population = frame.get((arm, name))
-            total = frame_interval(rows, population, confidence) if population else None
-            parts.append((population, total))
-            made.append(_framed(arm, name, summary_row(rows, controls, confidence), population, total))
-        whole = summary_row(of_arm, controls, confidence)
-        if all(total for _, total in parts):
-            # the bins' intervals hold jointly: each at its share of the error
-            each = 1 - (1 - confidence) / len(bins)
-            ends = [frame_interval([r for r in of_arm if r["copies_bin"] == name], frame[arm, name], each) for name in bins]
-            made.append(_framed(arm, "all", whole, sum(p for p, _ in parts), tuple(map(sum, zip(*ends, strict=True)))))
-        else:
-            made.append(_framed(arm, "all", whole, None, None))
+            framed += [frame_bin(rows, population)] if population else []
+            total = rates.frame_total(framed[-1:], confidence) if population else None
+            made.append(_framed(arm, name, summary_row(rows, controls, confidence) | decoy_row(rows, n_clusters), population, total))
+        whole = summary_row(of_arm, controls, confidence) | decoy_row(of_arm, n_clusters)
+        is_framed = len(framed) == len(bins)
+        made.append(_framed(arm, "all", whole, sum(b.population for b in framed) if is_framed else None,
+                            rates.frame_total(framed, confidence) if is_framed else None))
     return _tables.table([row | bound for row in made], SCHEMA)
 
 
@@ -129,7 +138,9 @@ def main(release: str) -> None:
             for r in _tables.read("findings", release).to_pylist()]
     protocol = _tables.read("screening", release, side="protocol").to_pylist()[0]
     bound = {name: protocol[name] for name in ("release", "protocol_digest")}
-    made = summary(rows, _frame(list(prompts.values())), bound, **_settings.settings("summary"))
+    counted = _tables.read("duplicates", columns=["split", "cluster_id"]).to_pylist()
+    n_clusters = {split: len({r["cluster_id"] for r in counted if r["split"] == split}) for split in ("member", "held_out")}
+    made = summary(rows, _frame(list(prompts.values())), n_clusters, bound, **_settings.settings("summary"))
     _tables.write(made, CHECKS, "summary", release)
 
 

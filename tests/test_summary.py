@@ -9,13 +9,15 @@ from tasks import summary
 
 def found(n: int, k: int, *, arm: str = "duplicated", name: str = "10-29", stratum: str = "kept", flagged: int = 0) -> list[dict[str, Any]]:
     """n rows of which k are extracted; dropped ones are not sampled."""
-    return [{"arm": arm, "copies_bin": name, "stratum": stratum, "n_generations": 0 if stratum == "dropped" else 16, "n_evaluations": 8, "cluster_id": i,
+    return [{"arm": arm, "copies_bin": name, "stratum": stratum, "n_generations": 0 if stratum == "dropped" else 16, "n_evaluations": 8,
+             "cluster_id": i, "prompt_id": i, "hit_rate": None if stratum == "dropped" else 0.5,
              "is_extracted": i < k, "is_flagged": i < flagged, "match_type": "verbatim" if i < k else "none",
              "is_calibrating": False} for i in range(n)]
 
 
 def made(rows: list[dict[str, Any]], frame: dict[tuple[str, str], int]) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(r["arm"], r["copies_bin"]): r for r in summary.summary(rows, frame, {"release": "v1", "protocol_digest": "p"}, 0.95).to_pylist()}
+    bound = {"release": "v1", "protocol_digest": "p"}
+    return {(r["arm"], r["copies_bin"]): r for r in summary.summary(rows, frame, {"member": 500, "held_out": 100}, bound, 0.95).to_pylist()}
 
 
 def test_the_designs_own_figures_come_out() -> None:
@@ -61,3 +63,15 @@ def test_controls_that_set_thresholds_count_for_no_error_rate() -> None:
     calibrating = [r | {"is_calibrating": True} for r in found(32, 0, arm="held_out", name="unseen", flagged=5)]
     row = made(found(96, 34) + found(64, 0, arm="held_out", name="unseen") + calibrating, {})["duplicated", "all"]
     assert (row["n_controls"], row["n_controls_flagged"]) == (64, 0)
+
+
+def test_a_larger_library_is_cut_to_the_decoys_number_before_the_two_are_compared() -> None:
+    row = made(found(64, 40) + found(64, 0, arm="held_out", name="unseen", flagged=2), {})
+    assert row["duplicated", "all"]["n_hits_equal_size"] == pytest.approx(40 * 100 / 500)
+    assert row["duplicated", "all"]["n_hits_equal_size_low"] < 8 < row["duplicated", "all"]["n_hits_equal_size_high"]
+    assert (row["duplicated", "all"]["n_decoy_hits"], row["held_out", "all"]["n_decoy_hits"]) == (0, 2)
+
+
+def test_images_expected_at_the_published_number_of_pictures() -> None:
+    row = made(found(10, 4), {})["duplicated", "all"]
+    assert row["expected_distinct_500"] == pytest.approx(4 * (1 - 0.5**500))

@@ -120,7 +120,7 @@ def put_release(release: str, extracted: set[int], settings: dict[str, Any] = SE
     put(verdicts, findings.SCHEMA, "findings", release)
     framed = [r | {"copies_bin": PROMPTS[r["prompt_id"]][2] or "unseen", "stratum": "kept"} for r in verdicts]
     bound = {k: _tables.read("screening", release, side="protocol").column(k)[0].as_py() for k in ("release", "protocol_digest")}
-    told = summary.summary(framed, {("duplicated", "2-3"): 1}, bound, 0.95)
+    told = summary.summary(framed, {("duplicated", "2-3"): 1}, {"member": 4, "held_out": 2}, bound, 0.95)
     _tables.put(told, _tables.path("summary", release))
     for noun in warehouse.RELEASE_STAGES:
         put_checks(noun, release, [noun])
