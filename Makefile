@@ -20,7 +20,7 @@ audit: .venv/.audit sscd  ## install into .venv, audit the releases of params.ya
 test: .venv/.test sscd  ## install what the tests need, run them all
 	$(BIN)/python -m pytest
 
-check: .venv/.test  ## the house: style, types of the maths, imports, SQL, layout, documentation; no audit is run
+check: .venv/.test  ## the house: style, types, imports, SQL, layout, documentation; no audit is run
 	ruff check .
 	mypy
 	lint-imports

@@ -1,8 +1,11 @@
 """The DuckDB file: built beside its place from tables and SQL, checked, then renamed. The only file that imports duckdb."""
 
+import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +19,7 @@ from tasks._settings import UserError
 STORAGE_VERSION = "v1.5.0"  # the newest that DuckDB 1.5 clients read
 OFFLINE: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 N_EXAMPLES = 3
+MAX_WIDTH, MAX_ROWS = 10_000, 10_000  # of a printed answer that is not shown on a terminal
 Source: TypeAlias = pa.Table | Sequence[Path]  # a table, or the Parquet files of which it is the union
 
 
@@ -70,7 +74,10 @@ def shown(path: Path, query: str, form: str) -> str:
             if relation is None:
                 return ""
             if form == "table":
-                return str(relation).rstrip("\n")
+                text = io.StringIO()
+                with redirect_stdout(text):
+                    relation.show(max_width=shutil.get_terminal_size((MAX_WIDTH, 0)).columns, max_rows=MAX_ROWS)
+                return text.getvalue().rstrip("\n")
             answer = relation.to_arrow_table()
         except duckdb.Error as error:
             raise UserError(f"the query cannot be answered: {_first_line(error)}") from None

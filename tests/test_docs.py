@@ -281,7 +281,7 @@ def test_the_messages_that_a_page_explains_are_in_the_code() -> None:
 
 def test_the_costs_in_the_recipes_follow_from_the_settings() -> None:
     prompts, screening, generations = (PARAMS[block] for block in ("prompts", "screening", "generations"))
-    n = sum(prompts[f"n_{arm}"] for arm in ("duplicated", "outlier", "singleton", "held_out"))
+    n = sum(prompts[f"n_{arm}"] for arm in ("duplicated", "outlier", "singleton", "held_out", "paraphrased"))
     n_sampled = n * (screening["keep_rate"] + (1 - screening["keep_rate"]) * screening["dropped_rate"])
     screen, picture = n * 2 * screening["n_seeds"], 50 * 2
     least = stopping.n_always_drawn(*(generations[k] for k in ("first", "budget", "clique_size", "min_rate", "miss_probability")))
@@ -289,9 +289,10 @@ def test_the_costs_in_the_recipes_follow_from_the_settings() -> None:
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     table = text[text.index("| audit at 50 steps |"):]
     said = [int(number.replace(",", "")) for number in re.findall(r"\| ([\d,]+) \|$", table, re.M)]
-    example = json.loads((ROOT / "metrics.json").read_text())["v1"]["n_evaluations"]  # at 12 steps
-    n_pictures = (example - screen) // (PARAMS["releases"]["v1"]["n_steps"] * 2)
-    assert said == [350_000 * 500 * picture, n * 500 * picture, round(screen + n_sampled * least * picture), n_pictures * picture + screen,
+    example = json.loads((ROOT / "metrics.json").read_text())["v1"]  # at 12 steps, and with fewer paraphrases than asked for
+    its_screen = example["n_prompts"] * 2 * screening["n_seeds"]
+    n_pictures = (example["n_evaluations"] - its_screen) // (PARAMS["releases"]["v1"]["n_steps"] * 2)
+    assert said == [350_000 * 500 * picture, n * 500 * picture, round(screen + n_sampled * least * picture), n_pictures * picture + its_screen,
                     round(screen + n_sampled * most * picture)]
     assert f"the default {n} prompts" in table and f"{n_sampled:.1f} prompts" in table and f"{n_pictures:,} pictures" in table
 

@@ -61,7 +61,7 @@ def test_a_target_that_beats_all_controls_has_the_smallest_p_they_allow() -> Non
     for c in controls:
         c.prompt["cluster_id"] = c.prompt["image_id"] = c.prompt["prompt_id"]
     rows = findings.findings([evidence([match(margin=0.2)]), *controls], [], {}, release="v1",
-                             screen_evaluations={i: 8 for i in range(60)}, settings=SETTINGS)
+                             screen_evaluations=dict.fromkeys(range(60), 8), settings=SETTINGS)
     target = next(r for r in rows if r["arm"] == "duplicated")
     assert target["p_value"] == pytest.approx(1 / 41) and target["q_value"] == pytest.approx(1 / 41)
     assert all(r["p_value"] is None for r in rows if r["arm"] == "held_out")
@@ -70,7 +70,7 @@ def test_a_target_that_beats_all_controls_has_the_smallest_p_they_allow() -> Non
 def test_a_prompt_that_the_screen_dropped_is_not_flagged_and_its_p_is_one() -> None:
     dropped = evidence([]).prompt
     controls = [evidence([match(i, margin=2.0)], prompt_id=i, arm="held_out") for i in range(10, 20)]
-    rows = findings.findings(controls, [dropped], {}, release="v1", screen_evaluations={i: 8 for i in range(60)}, settings=SETTINGS)
+    rows = findings.findings(controls, [dropped], {}, release="v1", screen_evaluations=dict.fromkeys(range(60), 8), settings=SETTINGS)
     row = next(r for r in rows if r["prompt_id"] == dropped["prompt_id"])
     assert (row["match_type"], row["n_generations"], row["p_value"], row["hit_rate"], row["n_evaluations"]) == ("none", 0, 1, None, 8)
 
@@ -89,7 +89,7 @@ def test_controls_that_set_thresholds_lend_no_p_value() -> None:
     for c in calibrating + judging:
         c.prompt["cluster_id"] = c.prompt["image_id"] = c.prompt["prompt_id"]
     rows = findings.findings([evidence([match(margin=0.2)]), *calibrating, *judging], [], {}, release="v1",
-                             screen_evaluations={i: 8 for i in range(90)}, settings=SETTINGS)
+                             screen_evaluations=dict.fromkeys(range(90), 8), settings=SETTINGS)
     assert next(r for r in rows if r["arm"] == "duplicated")["p_value"] == pytest.approx(1 / 41)
 
 

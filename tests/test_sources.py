@@ -107,7 +107,7 @@ def test_a_digest_is_remembered_by_path_size_and_time(in_folder: Path) -> None:
 
 
 def test_a_release_is_the_digest_of_all_its_files_or_its_refusal(in_folder: Path) -> None:
-    file = {name: None for name in inputs.SCHEMA.names} | {"source": "v1", "kind": "model", "root": "model", "path": "a", "sha256": "0" * 64, "status": "ok"}
+    file = dict.fromkeys(inputs.SCHEMA.names) | {"source": "v1", "kind": "model", "root": "model", "path": "a", "sha256": "0" * 64, "status": "ok"}
     put = lambda *rows: _tables.put(_tables.table(list(rows), inputs.SCHEMA), _tables.path("inputs", side="releases/v1"))  # noqa: E731
     put(file | {"settings": '{"n_steps": 2}'}, file | {"kind": "kept", "path": "kept.csv"})
     first = _sources.release("v1")

@@ -98,7 +98,7 @@ def finding_row(release: str, prompt_id: int, extracted: bool) -> dict[str, Any]
                  "hit_rate_high": 0.8, "l2": 0.2, "tiled_l2": 0.3, "margin": 0.95}
     if extracted:
         said |= {"match_type": "verbatim", "is_extracted": True, "l2": 0.05, "margin": 0.3, "n_hits": 2, "hit_rate": 1.0,
-                 "hit_rate_high": 1.0, "thumbnail_px": 16, "code_bytes": 100, "eidetic_k": 3, "is_own_image": True}
+                 "hit_rate_high": 1.0, "thumbnail_px": 16, "code_bytes": 100, "eidetic_k": 3, "eidetic_k_10": 3, "eidetic_k_15": 3, "is_own_image": True}
     return row(findings.SCHEMA, **said)
 
 

@@ -1,4 +1,4 @@
--- An extraction has its pixel measures: l2, margin (but for a single cluster), thumbnail, code, and eidetic_k of at least 1.
+-- An extraction has its pixel measures: l2, margin (but for a single cluster), thumbnail, code, and the three eidetic_k in order.
 select
     release,
     finding_id,
@@ -7,7 +7,9 @@ select
     margin,
     thumbnail_px,
     code_bytes,
-    eidetic_k
+    eidetic_k,
+    eidetic_k_10,
+    eidetic_k_15
 from findings
 where
     is_extracted
@@ -17,5 +19,7 @@ where
         or (tiled_l2 is null and match_type != 'template')
         or thumbnail_px is null
         or code_bytes is null
-        or coalesce(eidetic_k, 0) < 1
+        or eidetic_k is null
+        or eidetic_k > eidetic_k_10
+        or eidetic_k_10 > eidetic_k_15
     );
