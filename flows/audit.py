@@ -1,0 +1,109 @@
+"""The audit as a Prefect flow: one task per stage of dvc.yaml, in its order. DVC alone decides what is run; Prefect gives it a
+schedule, a log, retries of what passes by itself, and an artifact with the verdict."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.states import Completed, Failed
+
+from flows import releases as listing
+from flows import stages
+from tasks._settings import TryAgain, UserError
+
+REPORTS = Path("reports")
+RETRY_SECONDS: list[float] = [10, 60]
+TRY_AGAIN = "TryAgain"  # name of the state of a run that failed for a reason that passes by itself
+
+
+def _passes_by_itself(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.result(raise_on_failure=False), TryAgain)
+
+
+# called directly, never submitted: only so does a signal to the flow reach the code that ends the stage
+@task(task_run_name="{target}", cache_policy=NO_CACHE, persist_result=False, retries=len(RETRY_SECONDS), retry_delay_seconds=RETRY_SECONDS,
+      retry_condition_fn=_passes_by_itself)
+def reproduce(target: str) -> State[Any]:
+    """Bring one stage up to date. Completed says whether it ran; Failed carries the stage's complaint."""
+    try:
+        has_run = stages.reproduced(target, get_run_logger().info)
+    except TryAgain as error:
+        context = TaskRunContext.get()
+        if context and context.task_run.run_count <= len(RETRY_SECONDS):
+            raise
+        return Failed(message=str(error), name=TRY_AGAIN)
+    except UserError as error:
+        return Failed(message=str(error))
+    return Completed(message="ran" if has_run else "nothing to do")
+
+
+@flow(name="audit", persist_result=False)
+def audit(releases: list[str] | None = None) -> State[Any]:
+    """Audit these releases of params.yaml, or all of them: the shared stages, each release's own, the warehouse.
+
+    A release that fails does not keep the others from being audited; the run fails in the end and says which.
+    """
+    from tasks import _shards
+
+    try:
+        names = listing.chosen(releases)
+        with _shards.lock("audit"):
+            return _audited(names)
+    except TryAgain as error:
+        return Failed(message=str(error), name=TRY_AGAIN)
+    except UserError as error:
+        return Failed(message=str(error))
+
+
+def _audited(releases: list[str]) -> State[Any]:
+    for line in stages.mended():
+        get_run_logger().warning(line)
+    failed = _first_failure(stages.shared_targets())
+    if failed:
+        return _failed([failed])
+    failures = {release: _first_failure(stages.release_targets(release)) for release in releases}
+    found = [state for state in [*failures.values(), _first_failure(["warehouse"])] if state]
+    for release in releases:
+        if not failures[release]:
+            create_markdown_artifact(key=f"audit-{slug(release)}", markdown=markdown(release), description=f"Verdict on {release}")
+    if found:
+        return _failed(found)
+    return Completed(message="; ".join(_verdict(release) for release in releases))
+
+
+def _first_failure(targets: list[str]) -> State[Any] | None:
+    """Reproduce the stages in order, up to the first that fails; its state, or None."""
+    for target in targets:
+        state = reproduce(target, return_state=True)
+        if not state.is_completed():
+            return state
+    return None
+
+
+def _failed(found: list[State[Any]]) -> State[Any]:
+    """The run's state of those of its stages: to be tried again where that will do for all of them."""
+    will_do = all(state.name == TRY_AGAIN for state in found)
+    message = "; ".join(dict.fromkeys(str(state.message) for state in found))
+    return Failed(message=message, name=TRY_AGAIN) if will_do else Failed(message=message)
+
+
+def slug(release: str) -> str:
+    """A release's name as Prefect's keys want it: lower case, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", release.lower()).strip("-")
+
+
+def markdown(release: str) -> str:
+    """The artifact: the verdict and where the rest is."""
+    folder = (REPORTS / release).resolve()
+    links = "\n".join(f"- [{name}]({(folder / name).as_uri()})" for name in ("report.html", "audit_card.md", "audit.json"))
+    return f"**{_verdict(release)}**\n\n{links}\n- database: [{stages.DATABASE}]({stages.DATABASE.resolve().as_uri()})\n"
+
+
+def _verdict(release: str) -> str:
+    return str(json.loads((REPORTS / release / "audit.json").read_text(encoding="utf-8"))["verdict"])
