@@ -146,3 +146,28 @@ def test_copies_among_changes_with_the_members_and_not_with_who_is_asked():
     digests, pairs = ["a", "a", "b", "c"], np.array([[0, 1], [1, 2]])
     assert copies_among(digests, pairs, np.array([True, True, True, True])).tolist() == [3, 3, 3, 1]
     assert copies_among(digests, pairs, np.array([True, False, False, False])).tolist() == [1, 1, 1, 0]
+
+
+def test_no_images_have_no_copies_and_no_groups():
+    none, empty = np.zeros((0, 2), int), np.zeros(0, int)
+    assert copies_among([], none, np.zeros(0, bool)).shape == (0,)
+    assert all(len(f) == 0 for f in (n_copies(0, none, empty), star_centres(0, none, empty), components(0, none), sizes(empty, empty)))
+
+
+def test_copies_among_without_pairs_are_those_with_the_same_pixels():
+    assert copies_among(["a", "b", "a"], np.zeros((0, 2), int), np.array([True, True, False])).tolist() == [1, 1, 1]
+
+
+@given(worlds(), st.integers(0, 1000))
+@settings(deadline=None)
+def test_copies_among_do_not_depend_on_the_order_of_images_and_grow_with_each_member(world, seed):
+    n, pairs, weight, order = world
+    rng = np.random.default_rng(seed)
+    digests, is_member, name = [f"{row % 4}" for row in order.tolist()], weight > 0, rng.permutation(n)
+    found = copies_among(digests, pairs, is_member)
+    moved = np.empty(n, object)
+    moved[name] = digests
+    members = np.empty(n, bool)
+    members[name] = is_member
+    assert copies_among(moved.tolist(), name[pairs], members)[name].tolist() == found.tolist()
+    assert (copies_among(digests, pairs, is_member | (rng.random(n) < 0.5)) >= found).all()

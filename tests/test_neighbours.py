@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from tasks.measures.neighbours import nearest, similar_pairs
+from tasks.measures.neighbours import Index, nearest, similar_pairs
 
 seeds = st.integers(0, 10_000)
 quick = settings(deadline=None, max_examples=60)
@@ -74,6 +74,68 @@ def test_half_precision_descriptors_are_good_enough_and_others_are_an_error():
         nearest(vectors, np.vstack([vectors, np.zeros((1, 64), np.float32)]), 1)
 
 
+def test_a_vector_that_is_not_a_number_is_an_error_and_no_neighbour_of_all():
+    vectors = directions(5, 8, 11)
+    vectors[3, 2] = np.nan
+    for arguments in ((vectors, vectors[:1], 1), (vectors[:1], vectors, 1)):
+        with pytest.raises(ValueError, match="unit length"):
+            nearest(*arguments)
+
+
+def test_without_references_nothing_is_near_and_without_queries_nothing_is_asked():
+    queries, none = directions(3, 8, 12), np.zeros((0, 8), np.float32)
+    for k in (0, 5):
+        similarity, rows = nearest(none, queries, k)
+        assert similarity.shape == rows.shape == (3, 0) and rows.dtype == np.int64
+    assert nearest(queries, none, 2)[1].shape == (0, 2)
+    assert nearest(none, none, 2)[1].shape == (0, 0)
+
+
+def test_no_neighbours_wanted_or_vectors_of_unlike_width_are_an_error():
+    for references, k in ((directions(4, 8, 1), 0), (directions(4, 8, 1), -1), (directions(4, 6, 1), 2)):
+        with pytest.raises(ValueError, match="ask for at least 1, of one width"):
+            nearest(references, directions(2, 8, 2), k)
+    with pytest.raises(ValueError, match="one vector a row"):
+        nearest(directions(4, 8, 1), directions(1, 8, 2)[0], 1)
+
+
+@given(st.integers(1, 40), st.integers(1, 300), st.integers(1, 9), seeds)
+@quick
+def test_an_index_searched_in_blocks_finds_what_one_search_finds(n, m, k, seed):
+    references, queries = directions(n, 16, seed), directions(m, 16, seed + 1)
+    index, cosine = Index(references), queries.astype(float) @ references.astype(float).T
+    whole = nearest(references, queries, k)
+    blocks = [nearest(index, queries[start:start + 64], k) for start in range(0, m, 64)]
+    for found in (whole, tuple(np.concatenate(part) for part in zip(*blocks, strict=True))):
+        np.testing.assert_allclose(found[0], -np.sort(-cosine, axis=1)[:, :k], atol=1e-6)
+        np.testing.assert_allclose(np.take_along_axis(cosine, found[1], axis=1), found[0], atol=1e-6)
+
+
+def test_an_index_checks_its_references_once_and_does_not_copy_them():
+    references = directions(6, 8, 13)
+    assert Index(references).vectors is references
+    with pytest.raises(ValueError, match="references must be of unit length"):
+        Index(2 * references)
+
+
+@given(st.integers(2, 20), st.integers(1, 5), seeds)
+@quick
+def test_similarity_is_symmetric_and_does_not_turn_with_the_space(n, k, seed):
+    vectors = directions(n, 6, seed)
+    similarity, rows = nearest(vectors, vectors, n)
+    square = np.empty((n, n))
+    np.put_along_axis(square, rows, similarity, axis=1)
+    np.testing.assert_allclose(square, square.T, atol=1e-6)
+    turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(6, 6)))[0]
+    np.testing.assert_allclose(nearest(unit(vectors @ turn), unit(vectors @ turn), k)[0], similarity[:, :k], atol=2e-6)
+
+
+def test_a_handful_of_queries_takes_no_longer_than_many():
+    import faiss
+
+    assert faiss.cvar.distance_compute_blas_threshold == 0  # faiss 1.15 would leave BLAS out for 4 to 249 queries, at 18 times the time
+
+
 @given(st.integers(3, 40), st.integers(1, 6), st.floats(0, 1), seeds)
 @quick
 def test_similar_pairs_are_those_of_brute_force_in_order_whatever_k(n, k, quantile, seed):
@@ -98,6 +160,15 @@ def test_more_equal_vectors_than_k_are_all_pairs_of_them():
     pairs, _ = similar_pairs(vectors, 0.99, 3)
     assert len(pairs) == 2 * 190
     assert (pairs[:, 0] // 20 == pairs[:, 1] // 20).all()
+
+
+@given(st.integers(3, 25), st.floats(0, 1), st.floats(0, 1), seeds)
+@quick
+def test_a_higher_bound_never_adds_a_pair(n, one, other, seed):
+    vectors = directions(n, 4, seed)
+    loose, strict = (bound_between(vectors, q) for q in sorted((one, other)))
+    kept, all_pairs = ({tuple(pair) for pair in similar_pairs(vectors, bound, 3)[0].tolist()} for bound in (strict, loose))
+    assert kept <= all_pairs
 
 
 @given(st.integers(3, 25), seeds)

@@ -157,6 +157,69 @@ def test_estimated_total_of_censuses_is_their_sum_and_of_nothing_nothing():
     assert rates.estimated_total([(0, 0, 12), (2, 3, 3)]) == (2, 2, 14)  # an unsampled stratum may hold anything
 
 
+
+@given(st.integers(1, 400).flatmap(lambda size: st.tuples(st.just(size), st.integers(max(1, size - 6), size))), st.data())
+@quick
+def test_estimated_total_lies_in_its_interval_near_a_census_and_is_moved_by_less_than_one(sizes, data):
+    population, n = sizes
+    k = data.draw(st.integers(0, n))
+    total, low, high = rates.estimated_total([(k, n, population)])
+    assert low <= total <= high
+    assert abs(total - population * k / n) < 1
+
+
+def test_estimated_total_of_99_of_100_clusters_with_one_hit_is_one():
+    assert rates.hypergeometric_interval(1, 99, 100) == (1, 1)  # to have missed the second of two has a chance of 2 %
+    assert rates.estimated_total([(1, 99, 100)]) == (1, 1, 1)
+    assert rates.estimated_total([(98, 99, 100)]) == (99, 99, 99)
+
+
+bins = st.builds(
+    lambda kept, dropped, looked, beyond, shares: rates.Bin(
+        kept + dropped + beyond, kept, round(shares[0] * kept), dropped, min(looked, dropped), round(shares[1] * min(looked, dropped))),
+    st.integers(1, 30), st.integers(0, 12), st.integers(0, 12), st.integers(0, 200), st.tuples(st.floats(0, 1), st.floats(0, 1)))
+
+
+@given(st.lists(bins, min_size=1, max_size=4), st.sampled_from([0.8, 0.95]))
+@quick
+def test_frame_total_adds_up_bins_whose_phases_share_the_error(frame, confidence):
+    n_phases = sum((b.n_looked < b.n_dropped) + (b.n_kept + b.n_dropped < b.population) for b in frame)
+    each = 1 - (1 - confidence) / max(n_phases, 1)
+    low = high = 0
+    for b in frame:
+        first = rates.hypergeometric_interval(b.k_looked, b.n_looked, b.n_dropped, each)
+        ends = [rates.hypergeometric_interval(b.k_kept + k, b.n_kept + b.n_dropped, b.population, each) for k in first]
+        low, high = low + ends[0][0], high + ends[1][1]
+    total, *found = rates.frame_total(frame, confidence)
+    assert found == [low, high]
+    assert low <= total <= high
+    assert rates.frame_total(frame[::-1], confidence)[1:] == (low, high)
+
+
+@given(st.lists(bins, min_size=1, max_size=4))
+@quick
+def test_frame_total_without_a_screen_is_the_estimated_total_of_its_strata(frame):
+    kept = [b._replace(n_kept=b.n_kept + b.n_dropped, n_dropped=0, n_looked=0, k_looked=0) for b in frame]
+    assert rates.frame_total(kept) == pytest.approx(rates.estimated_total([(b.k_kept, b.n_kept, b.population) for b in kept]))
+
+
+@given(bins)
+@quick
+def test_what_the_screen_dropped_unseen_widens_the_total_by_itself_at_most(b):
+    census = b._replace(population=b.n_kept + b.n_dropped)
+    total, low, high = rates.frame_total([census])
+    assert b.k_kept + b.k_looked <= low <= total <= high <= b.k_kept + b.n_dropped
+    assert (low == high) or b.n_looked < b.n_dropped
+    unseen = census._replace(n_looked=0, k_looked=0)
+    assert rates.frame_total([unseen]) == (b.k_kept, b.k_kept, b.k_kept + b.n_dropped)
+
+
+def test_frame_total_of_more_hits_than_prompts_or_more_prompts_than_clusters_is_an_error():
+    for wrong in (rates.Bin(10, 5, 6), rates.Bin(10, 5, 2, n_dropped=3, n_looked=4), rates.Bin(10, 5, 2, 3, 2, 3), rates.Bin(10, 8, 2, n_dropped=3)):
+        with pytest.raises(ValueError):
+            rates.frame_total([wrong])
+
+
 # p-values and q-values
 
 
@@ -175,17 +238,54 @@ def test_conformal_p_counts_ties_as_at_least_as_high_and_a_dropped_prompt_never_
     assert rates.conformal_p(np.inf, np.array([0.1] * 19)) == rates.smallest_p(19) == 0.05
 
 
+def test_a_score_that_is_not_a_number_has_no_p_and_never_the_smallest():
+    for score, controls in ((np.nan, np.zeros(3)), (0.0, np.array([0.1, np.nan])), (np.nan, np.zeros(0))):
+        with pytest.raises(ValueError, match="is NaN and has no rank; give -inf"):
+            rates.conformal_p(score, controls)
+    good = {"scores": np.zeros(2), "covariate": np.ones(2), "control_scores": np.zeros(3), "control_covariate": np.ones(3)}
+    for name in good:
+        wrong = good | {name: np.append(good[name][:-1], np.nan)}
+        with pytest.raises(ValueError, match=name.replace("_", " ").removesuffix("s")):
+            rates.matched_p(*wrong.values(), np.zeros((2, 3), bool))
+
+
 @given(st.integers(1, 8), st.integers(1, 30), st.integers(1, 40), seeds)
 @quick
-def test_matched_p_is_a_conformal_p_against_the_nearest_controls_in_log_covariate(m, c, k, seed):
+def test_matched_p_is_a_conformal_p_against_the_nearest_controls_of_each_side(m, c, k, seed):
     rng = np.random.default_rng(seed)
     scores, control_scores = rng.random(m), rng.random(c)
     covariate, control_covariate = rng.lognormal(size=m), rng.lognormal(size=c)
     is_own = rng.random((m, c)) < 0.3
     for i, found in enumerate(rates.matched_p(scores, covariate, control_scores, control_covariate, is_own, k)):
-        ratio = [(max(x / covariate[i], covariate[i] / x), j) for j, x in enumerate(control_covariate) if not is_own[i, j]]
-        near = [control_scores[j] for _, j in sorted(ratio)[:k]]
+        others = [(x, j) for j, x in enumerate(control_covariate) if not is_own[i, j]]
+        smaller = sorted((covariate[i] / x, j) for x, j in others if x <= covariate[i])
+        larger = sorted((x / covariate[i], j) for x, j in others if x > covariate[i])
+        while len(larger) > min(len(smaller), k // 2):
+            larger.pop()
+        while len(smaller) + len(larger) > k:
+            smaller.pop()
+        near = [control_scores[j] for _, j in smaller + larger]
         assert found == (1 + sum(x >= scores[i] for x in near)) / (1 + len(near))
+
+
+@given(st.integers(1, 30), st.integers(1, 40), st.floats(0.01, 100), seeds)
+@quick
+def test_matched_p_knows_only_the_order_of_scores_and_the_ratios_of_covariates(c, k, scale, seed):
+    rng = np.random.default_rng(seed)
+    scores, control_scores = rng.normal(size=4), rng.normal(size=c)
+    covariate, control_covariate = rng.lognormal(size=4), rng.lognormal(size=c)
+    is_own, order = rng.random((4, c)) < 0.2, rng.permutation(c)
+    found = rates.matched_p(scores, covariate, control_scores, control_covariate, is_own, k)
+    again = rates.matched_p(np.exp(scores), scale * covariate, np.exp(control_scores)[order], scale * control_covariate[order], is_own[:, order], k)
+    assert found.tolist() == again.tolist()
+    assert ((rates.smallest_p(k) <= found) & (found <= 1)).all()
+
+
+def test_matched_p_has_no_evidence_where_no_control_is_as_dense():
+    dense, sparse = np.array([0.05]), np.linspace(0.1, 0.3, 60)
+    assert rates.matched_p(np.ones(1), dense, np.zeros(60), sparse, np.zeros((1, 60), bool)).tolist() == [1]
+    one_as_dense = np.append(0.04, sparse)
+    assert rates.matched_p(np.ones(1), dense, np.zeros(61), one_as_dense, np.zeros((1, 61), bool)).tolist() == [1 / 3]  # it and one sparser
 
 
 def null_world(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -225,6 +325,23 @@ def test_matched_p_leaves_the_own_cluster_out():
     assert rates.matched_p(*arguments, is_own).tolist() == [1 / 3]
     assert rates.matched_p(*arguments, ~is_own | is_own).tolist() == [1]  # no control left: no evidence
     assert rates.matched_p(*arguments, np.zeros((1, 3), bool)).tolist() == [2 / 4]
+
+
+@pytest.mark.parametrize("n_controls", [20, 64])
+def test_matched_p_stays_valid_where_the_densest_of_all_meet_few_controls(n_controls):
+    rng = np.random.default_rng(17)
+    matched, nearest = [], []
+    for _ in range(40):
+        scores, covariate = null_world(rng, 400)
+        dense = np.argsort(covariate)[:32]
+        control_scores, control_covariate = null_world(rng, n_controls)
+        is_own = np.zeros((32, n_controls), bool)
+        matched += rates.matched_p(scores[dense], covariate[dense], control_scores, control_covariate, is_own).tolist()
+        for i in dense:  # the nearest 40, whichever side they lie on: mostly sparser ones, which score lower by chance
+            near = np.argsort(np.abs(np.log(control_covariate / covariate[i])))[:40]
+            nearest.append(rates.conformal_p(scores[i], control_scores[near]))
+    assert np.mean(np.array(nearest) <= 0.05) > 0.15
+    assert np.mean(np.array(matched) <= 0.05) <= 0.05
 
 
 def test_matched_p_takes_a_covariate_of_zero_as_the_densest():
@@ -411,6 +528,23 @@ def test_tpr_at_fpr_needs_both_classes():
     for is_positive in (np.ones(3, bool), np.zeros(3, bool)):
         with pytest.raises(ValueError, match="a rate needs both"):
             rates.tpr_at_fpr(np.arange(3.0), is_positive, 0.1)
+
+
+@given(st.lists(st.floats(0, 1), max_size=20), st.integers(0, 500))
+@quick
+def test_expected_distinct_grows_with_each_generation_to_the_number_of_prompts_that_ever_show_any(p, n):
+    rate = np.array(p, float)
+    found = rates.expected_distinct(rate, n)
+    assert 0 <= found <= min((rate > 0).sum(), n * rate.sum()) + 1e-9
+    assert found <= rates.expected_distinct(rate, n + 1) + 1e-9
+    assert found == pytest.approx(sum(binom.sf(0, n, x) for x in p), abs=1e-9)
+
+
+def test_expected_distinct_of_what_is_no_rate_is_an_error():
+    for wrong in ([0.5, np.nan], [1.2], [-0.1]):
+        with pytest.raises(ValueError, match="outside"):
+            rates.expected_distinct(np.array(wrong), 10)
+    assert rates.expected_distinct(np.zeros(0), 10) == 0
 
 
 def test_expected_distinct_is_what_simulated_generations_show():

@@ -145,9 +145,13 @@ def test_a_release_is_added_with_what_was_given_and_then_shown_and_removed(run: 
 def test_what_may_not_be_loaded_never_enters_params_yaml(run: Any) -> None:
     shutil.copytree(FOLDER, "pickled")
     Path("pickled/unet/weights.bin").write_bytes(b"")
-    refusals = {("v9", "pickled"): "release 'v9' is refused: unet/weights.bin is a pickled", ("v1", "pickled"): "release 'v1' is in params.yaml already, as a/b",
-                ("a b", "pickled"): "releases: 'a b' cannot be a folder's name", ("v9", "./nowhere"): "release 'v9' is refused: model folder ./nowhere",
-                ("v9", "some/model"): "release 'v9' is refused: 'some/model' is no folder here"}
+    refusals = {
+        ("v9", "pickled"): "release 'v9' is refused: unet/weights.bin is a pickled",
+        ("v1", "pickled"): "release 'v1' is in params.yaml already, as a/b",
+        ("a b", "pickled"): "releases: 'a b' cannot be a folder's name",
+        ("v9", "./nowhere"): "release 'v9' is refused: model folder ./nowhere",
+        ("v9", "some/model"): "release 'v9' is refused: 'some/model' is no folder here",
+    }
     for words, told in refusals.items():
         code, said, complaint = run("add", *words)
         assert (code, said) == (1, "") and complaint.startswith(f"eidetic: {told}") and complaint.count("\n") == 1
@@ -165,6 +169,7 @@ def test_a_hub_that_does_not_answer_is_no_refusal(run: Any, monkeypatch: pytest.
 
 
 def test_a_release_that_another_is_compared_to_is_not_removed(run: Any) -> None:
-    Path("params.yaml").write_text(BLOCKS.replace("{model: c}", "{model: c, compare_to: v1}"))
-    assert run("remove", "v1") == (1, "", "eidetic: release 'v2' is compared to 'v1'; change its compare_to in params.yaml first\n")
-    assert run("remove", "v2")[0] == 0
+    for setting in {"compare_to", "base"} & set(_sources.ENTRY):
+        Path("params.yaml").write_text(BLOCKS.replace("{model: c}", f"{{model: c, {setting}: v1}}"))
+        assert run("remove", "v1") == (1, "", "eidetic: release 'v2' is compared to 'v1'; change that in params.yaml first\n")
+        assert run("remove", "v2")[0] == 0

@@ -51,9 +51,9 @@ def sizes(labels: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def copies_among(digests: list[str], pairs: np.ndarray, is_member: np.ndarray) -> np.ndarray:
     """[n] copies of each image among those a release was trained on: as `duplicates` counts, with other members.
 
-    digests [n] of the pixels; pairs [p, 2] rows confirmed as copies; is_member [n] bool, trained on.
+    digests [n] of the pixels; pairs [p, 2] rows confirmed as copies; is_member [n] bool, trained on. [0] for no images.
     """
-    _, group = np.unique(digests, return_inverse=True)
-    edges = np.sort(group[pairs], axis=1)
+    labels, group = np.unique(digests, return_inverse=True)
+    edges = np.sort(group[pairs.reshape(-1, 2)], axis=1)
     edges = np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0)
-    return n_copies(int(group.max()) + 1, edges, np.bincount(group, weights=is_member).astype(np.int64))[group]
+    return n_copies(len(labels), edges, np.bincount(group, weights=is_member, minlength=len(labels)).astype(np.int64))[group]

@@ -1,5 +1,7 @@
 """Template copies: a region that stays the same over the generations of a prompt while the rest varies."""
 
+from typing import Any
+
 import numpy as np
 from scipy.ndimage import binary_opening
 
@@ -39,17 +41,19 @@ def template_edges(
     return is_edge
 
 
-def fixed_region(clique_pictures: np.ndarray, max_std: float = 0.05) -> np.ndarray:
-    """[h, w] bool: the pixels that deviate over the clique by at most max_std (RMS over channels), without specks.
+def fixed_region(clique_pictures: np.ndarray, edge_l2: float = 0.1) -> np.ndarray:
+    """[h, w] bool: the pixels that deviate over the clique by at most edge_l2 / sqrt(2) (RMS over channels), without specks.
 
-    clique_pictures [n, h, w, 3]. Specks narrower than three pixels are taken out by a morphological opening (3 x 3 square).
-    After the masks of Webster 2023. Raises ValueError for fewer than two pictures, over which nothing can vary.
+    clique_pictures [n, h, w, 3], joined where they are within edge_l2: n pictures all within edge_l2 of each other deviate from
+    their mean by at most edge_l2 sqrt((n - 1) / (2 n)), so that what the clique rule calls one picture is fixed as a whole. Specks
+    narrower than three pixels are taken out by a morphological opening (3 x 3 square). After the masks of Webster 2023. Raises
+    ValueError for fewer than two pictures, over which nothing can vary.
     """
     if len(clique_pictures) < 2:
         raise ValueError(f"a fixed region over {len(clique_pictures)} picture is the whole picture; pass a clique of at least 2")
     variance = clique_pictures.var(axis=0, dtype=np.float64).mean(axis=-1)
     # padded by its own edge: an opening alone counts what lies outside the picture as varying and eats the picture's corners
-    is_fixed = np.pad(variance <= max_std**2, 1, mode="edge")
+    is_fixed = np.pad(variance <= edge_l2**2 / 2, 1, mode="edge")
     return np.asarray(binary_opening(is_fixed, np.ones((3, 3), bool))[1:-1, 1:-1])
 
 
@@ -77,8 +81,8 @@ def masked_l2(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
 
 def shared_template(
     pictures: np.ndarray, library: np.ndarray, is_member: np.ndarray, settings: dict[str, float]
-) -> dict[str, float] | None:
-    """row of the library, share, l2 and margin of the template that the generations share, or None.
+) -> dict[str, Any] | None:
+    """row of the library, share, l2, margin and mask [p, p] of the template that the generations share, or None.
 
     pictures [g, p, p, 3]; library [n, p, p, 3] with is_member [n]; settings: edge_l2, clique_size, template_share, max_l2,
     max_margin. A clique of generations of which at least half of the tiles agree while the rest varies; a region that is fixed over
@@ -90,7 +94,7 @@ def shared_template(
     members, _ = cliques.largest_clique(edges)
     if len(members) < settings["clique_size"]:
         return None
-    mask, mean = fixed_region(pictures[members]), pictures[members].mean(axis=0)
+    mask, mean = fixed_region(pictures[members], settings["edge_l2"]), pictures[members].mean(axis=0)
     # over the pictures, not of their mean: what varies averages out of that, and any region would hold most of the rest
     share = float(np.mean([region_share(picture, mask) for picture in pictures[members]]))
     if not mask.any() or mask.all() or share < settings["template_share"]:
@@ -103,4 +107,4 @@ def shared_template(
     margin = distances.margin(float(inside[nearest]), float(inside[~layout].min(initial=np.inf)))
     if not is_member[layout].all() or inside[nearest] > settings["max_l2"] or margin > settings["max_margin"]:
         return None
-    return {"row": nearest, "share": share, "l2": float(inside[nearest]), "margin": margin}
+    return {"row": nearest, "share": share, "l2": float(inside[nearest]), "margin": margin, "mask": mask}
