@@ -67,7 +67,7 @@ def without_release(text: str, name: str) -> str:
     key, block = _releases(text)
     lines = _lines(text)
     left = {k: v for k, v in listed(text).items() if k != name}
-    for entry, spec in block.value:
+    for entry, spec in [] if block.flow_style else block.value:
         if entry.value == name:
             del lines[entry.start_mark.line:_last_line(spec) + 1]
     if not left:
@@ -105,7 +105,7 @@ def _checked(text: str, expected: dict[str, Any], name: str) -> str:
     try:
         if listed(text) == expected:
             return text
-    except yaml.YAMLError:
+    except (yaml.YAMLError, UserError):
         pass
     raise UserError(f"params.yaml is laid out in a way that is not edited by machine; edit the entry '{name}' by hand")
 
