@@ -13,7 +13,7 @@ import typer
 from flows import releases, stages
 from tasks._settings import TryAgain, UserError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Audits image diffusion models for memorization.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Audits image diffusion models for memorization.")
 app.add_typer(releases.app, name="releases")
 REPORTS = Path("reports")
 QUERIES = Path("sql") / "queries"
@@ -142,8 +142,10 @@ def sql(
 
     known = {file.stem: file for file in sorted(QUERIES.glob("*.sql"))}
     if query is not None and (text is not None or query not in known):
-        raise UserError("give a query or --query NAME, not both" if text is not None else f"no query '{query}'; there are {', '.join(known)}")
+        raise UserError("give a query or --query NAME, not both" if text is not None else f"no query '{query}'; there are {', '.join(known) or 'none'}")
     if query is None and text is None:
+        if not known:
+            raise UserError(f"no {QUERIES} in {Path.cwd()}; run from the repository's root, or give a query")
         for name, file in known.items():
             typer.echo(f"{name:<26} {_database.statement(file)[0]}")
         return
@@ -197,7 +199,7 @@ def doctor() -> None:
     is_well = True
     for name, value, way_out in found.findings():
         is_well &= way_out is None
-        typer.echo(f"{name:<16} {value}" + (f"  <- {way_out}" if way_out else ""))
+        typer.echo(f"{name:<18} {value}" + (f"  <- {way_out}" if way_out else ""))
     if not is_well:
         raise typer.Exit(1)
 

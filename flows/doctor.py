@@ -26,6 +26,7 @@ def findings() -> Iterator[Finding]:
     yield descriptor()
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     yield "disk", f"{free:,.0f} GB free", None if free >= FEW_GB else "a full disk stops an audit; `eidetic clean` and `dvc gc --workspace` free some"
+    yield repository()
     yield dvc_remote()
     yield prefect_api()
 
@@ -71,11 +72,22 @@ def descriptor() -> Finding:
     return "descriptor", asked["descriptor"], None if has else "its weights are not installed: `make sscd`, or choose efficientnet_lite0"
 
 
+def repository() -> Finding:
+    """Whether DVC can read the stages here: it wants git too."""
+    done = _dvc("stage", "list", "--name-only")
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["dvc does not run"])[-1].removeprefix("ERROR: ")
+        return "repository", f"none that DVC reads: {why}", "run from the root of a clone; in a copy without git, `git init` first"
+    return "repository", f"{len(done.stdout.split())} stages", None
+
+
+def _dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "dvc", *arguments], text=True, capture_output=True, env=stages.environment(), check=False)
+
+
 def dvc_remote() -> Finding:
     """Where `dvc push` would take results to."""
-    done = subprocess.run([sys.executable, "-m", "dvc", "remote", "list"], text=True, capture_output=True, env=stages.environment(), check=False)
-    if done.returncode:
-        return "dvc remote", "unknown", (done.stderr.strip().splitlines() or ["dvc does not run here"])[-1]
+    done = _dvc("remote", "list")
     return "dvc remote", ", ".join(done.stdout.split("\n")[:-1]).replace("\t", " ") or "none (results stay on this machine)", None
 
 

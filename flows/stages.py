@@ -220,11 +220,13 @@ def _reasons(changes: list[Any]) -> list[str]:
 
 def _is_whole_lock(text: str) -> bool:
     """Whether dvc.lock can be what DVC wrote: it is not written beside its place, so a kill may leave its first half."""
+    if not text.endswith("\n"):
+        return False
     try:
         read = yaml.safe_load(text)
     except yaml.YAMLError:
         return False
-    return text.endswith("\n") and isinstance(read, dict) and "schema" in read and isinstance(read.get("stages", {}), dict) and all(
+    return isinstance(read, dict) and "schema" in read and isinstance(read.get("stages", {}), dict) and all(
         map(_is_whole_stage, read.get("stages", {}).values()))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from tasks._settings import UserError
 from tasks._sources import Release
 
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it complains of torchvision, which nothing here needs, when it is imported
 ALPHA_FLOOR = 1e-3  # below this share of signal a noise prediction converted from v vanishes
 
 

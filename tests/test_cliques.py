@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import squareform
 
+from tasks.measures import distances as pixels
 from tasks.measures.cliques import clique_mean_distance, largest_clique, medoid
 
 
@@ -105,6 +107,51 @@ def test_raising_the_edge_threshold_never_shrinks_it(n, seed, one, other):
     assert strict <= loose
 
 
+def shown(n: int, seed: int) -> np.ndarray:
+    """n generations of one prompt: about half are its image, more or less closely."""
+    rng = np.random.default_rng(seed)
+    image, other = rng.random((8, 8, 3)), rng.random((n, 8, 8, 3))
+    share = np.where(rng.random(n) < 0.5, rng.uniform(0, 0.25, n), 1)[:, None, None, None]
+    return ((1 - share) * image + share * other).astype(np.float32)
+
+
+@given(st.integers(3, 16), st.integers(0, 10_000), st.floats(0, 0.4), st.floats(0, 0.4))
+@settings(max_examples=60, deadline=None)
+def test_raising_the_edge_threshold_never_removes_a_flag(n, seed, one, other):
+    tiled = pixels.pairwise_tiled_l2(shown(n, seed))
+    strict, loose = (len(largest_clique(tiled < edge)[0]) for edge in sorted((one, other)))
+    for size in range(2, n + 1):
+        assert not strict >= size or loose >= size
+
+
+@given(st.integers(3, 16), st.integers(1, 15), st.integers(0, 10_000), st.floats(0, 0.4))
+@settings(max_examples=60, deadline=None)
+def test_adding_generations_never_lowers_the_clique(n, n_first, seed, edge):
+    is_edge = pixels.pairwise_tiled_l2(shown(n, seed)) < edge
+    first = largest_clique(is_edge[:n_first, :n_first])[0]
+    assert len(first) <= len(largest_clique(is_edge)[0]) <= len(first) + max(n - n_first, 0)
+
+
+@given(st.integers(3, 16), st.integers(0, 10_000), st.floats(0.05, 0.4))
+@settings(max_examples=60, deadline=None)
+def test_permuting_generations_changes_nothing_but_ties(n, seed, edge):
+    pictures, order = shown(n, seed), np.random.default_rng(seed + 1).permutation(n)
+    tiled, moved = pixels.pairwise_tiled_l2(pictures), pixels.pairwise_tiled_l2(pictures[order])
+    if np.abs(tiled - edge).min() < 1e-6:  # rounding decides an edge
+        return
+    members, others = largest_clique(tiled < edge)[0], np.sort(order[largest_clique(moved < edge)[0]])
+    assert len(members) == len(others) and is_clique(tiled < edge, others)
+    as_large = [c for c in nx.find_cliques(nx.from_numpy_array((tiled < edge) & ~np.eye(n, dtype=bool))) if len(c) == len(members)]
+    assert members.tolist() in [sorted(c) for c in as_large]
+    if len(as_large) == 1:
+        assert np.array_equal(members, others)
+    rows = np.arange(n)
+    means = tiled.sum(axis=1)
+    assert means[order[medoid(moved, rows)]] == pytest.approx(means[medoid(tiled, rows)], abs=1e-5)
+    if np.diff(np.sort(means))[0] > 1e-4:
+        assert order[medoid(moved, rows)] == medoid(tiled, rows)
+
+
 @given(graphs, st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_ignores_the_diagonal_and_leaves_its_argument_alone(edges, diagonal):
@@ -158,6 +205,15 @@ def test_mean_distance_is_the_mean_over_the_pairs_of_members_only(n, seed):
     members = np.random.default_rng(seed).choice(n + 3, n, replace=False)
     reference = np.mean([distances[a, b] for a, b in combinations(members, 2)])
     assert clique_mean_distance(distances, members) == pytest.approx(reference)
+
+
+@given(st.integers(2, 10), st.integers(0, 1000), st.floats(0.1, 10))
+@settings(deadline=None)
+def test_mean_distance_and_medoid_of_all_are_those_of_scipys_condensed_matrix_and_have_no_scale(n, seed, scale):
+    distances, everyone = distances_of(n, seed), np.arange(n)
+    assert clique_mean_distance(distances, everyone) == pytest.approx(squareform(distances, checks=False).mean())
+    assert clique_mean_distance(scale * distances, everyone[::-1]) == pytest.approx(scale * clique_mean_distance(distances, everyone))
+    assert medoid(scale * distances, everyone) == medoid(distances, everyone) == medoid(distances, everyone[::-1])
 
 
 def test_mean_distance_of_fewer_than_two_is_not_a_number():

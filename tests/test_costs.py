@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import yaml
 
-from tasks import _costs, _sources, _tables, findings, inputs
+from tasks import _costs, _settings, _sources, _tables, findings, inputs
 from tasks._settings import UserError
 from tests.tiny_audit import put, put_model, row
 
@@ -27,6 +28,11 @@ def test_an_audit_costs_its_screen_and_between_the_first_round_that_gives_up_and
     n_sampled = 5 + 0.2 * 5  # half are kept, a fifth of the others is sampled
     assert cost() == _costs.Cost(10, True, screening=10 * 4 * 2, least=round(n_sampled * 16 * PER_PICTURE), most=round(n_sampled * 72 * PER_PICTURE),
                                  published=500_000)
+
+
+def test_a_lower_rate_to_be_found_takes_the_first_round_that_can_show_it() -> None:
+    assert [cost(min_rate=rate, budget=512).least for rate in (0.3, 0.1, 0.02)] == [6 * n * PER_PICTURE for n in (16, 64, 256)]
+    assert cost(min_rate=0.02, budget=100).least == 6 * 100 * PER_PICTURE
 
 
 def test_the_published_attack_as_published_screens_nothing_and_stops_nowhere() -> None:
@@ -66,3 +72,24 @@ def test_what_the_last_audit_took_is_the_sum_over_its_findings(in_folder: Path) 
     assert _costs.spent("v1") is None
     put([row(findings.SCHEMA, finding_id=i, n_evaluations=n) for i, n in enumerate((8, 56))], findings.SCHEMA, "findings", "v1")
     assert _costs.spent("v1") == 64
+
+
+def test_an_audit_has_cost_what_was_said_of_it_before(another: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(another)
+    said = _costs.of_release("sd-v1.5")
+    screened, sampled = _tables.read("screening", "sd-v1.5"), _tables.read("generations", "sd-v1.5", side="sampling")
+    assert said.is_counted and said.n_prompts == screened.num_rows and said.screening == pc.sum(screened["n_evaluations"]).as_py()
+    kept = screened["stratum"].to_pylist().count("kept")
+    expected = kept + _settings.settings("screening")["dropped_rate"] * (screened.num_rows - kept)  # chance decides how many it is
+    generated, n_sampled = pc.sum(sampled["n_evaluations"]).as_py(), pc.sum(screened["is_sampled"]).as_py()
+    assert round(said.least / expected) <= generated / n_sampled <= round(said.most / expected)
+    assert _costs.spent("sd-v1.5") == said.screening + generated
+
+
+def test_settings_that_params_yaml_does_not_name_are_the_pipelines_own(another: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(another)
+    named = _costs.of_release("sd-v1.5")
+    monkeypatch.setattr("tasks._pipelines.own_settings", lambda _root: {"n_steps": 50, "guidance_scale": 1.0})
+    own = _costs.of_release("sd-v1.5")
+    assert (named.screening, own.screening) == (8 * named.n_prompts, 0), "the scale is the pipeline's"
+    assert own.most == own.n_prompts * 520 * 2, "the 2 steps are the entry's"

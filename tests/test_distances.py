@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
+from sklearn.metrics import root_mean_squared_error
+from sklearn.neighbors import NearestNeighbors
 
 from tasks.measures import distances
 from tasks.measures.distances import (
@@ -44,6 +46,27 @@ def test_l2_is_the_euclidean_distance_over_the_root_of_the_number_of_values(heig
     assert l2(a, b) == l2(b, a) and l2(a, a) == 0
 
 
+@given(sides, sides, seeds)
+@quick
+def test_l2_is_scikit_learns_root_mean_squared_error_and_zero_for_equal_pictures_only(height, width, seed):
+    a, b = pictures_of(2, height, width, seed)
+    assert l2(a, b) == pytest.approx(root_mean_squared_error(a.ravel().astype(float), b.ravel().astype(float)), rel=1e-9)
+    c = a.copy()
+    c[height // 2, width // 2, 1] = 1 - c[height // 2, width // 2, 1]
+    assert l2(a, c) > 0 or a[height // 2, width // 2, 1] == 0.5
+    assert tiled_l2(a, c) >= l2(a, c)
+
+
+@given(sides, seeds, st.integers(0, 3))
+@quick
+def test_distances_do_not_change_where_both_pictures_are_turned_inverted_or_recoloured(side, seed, turns):
+    a, b = pictures_of(2, side, side, seed)
+    assert l2(np.rot90(a, turns), np.rot90(b, turns)) == pytest.approx(l2(a, b), rel=1e-9)
+    assert l2(1 - a, 1 - b) == pytest.approx(l2(a, b), rel=1e-5)
+    assert tiled_l2(a[..., ::-1], b[..., ::-1]) == pytest.approx(tiled_l2(a, b), rel=1e-9)
+    assert l2(a / 2, b / 2) == pytest.approx(l2(a, b) / 2, rel=1e-6)
+
+
 def test_l2_runs_from_zero_to_one():
     black, white = np.zeros((4, 4, 3), np.float32), np.ones((4, 4, 3), np.float32)
     assert l2(black, white) == 1
@@ -65,6 +88,16 @@ def test_tiled_l2_is_the_largest_tile_symmetric_and_never_below_l2(height, width
     assert tiled_l2(a, b, tiles) == tiled_l2(b, a, tiles)
     assert tiled_l2(a, b, tiles) >= l2(a, b)
     assert tiled_l2(a, a, tiles) == 0
+
+
+@given(st.integers(1, 3), seeds)
+@quick
+def test_finer_tiles_never_see_less_and_at_most_their_number_a_side_times_the_whole(factor, seed):
+    a, b = pictures_of(2, 8 * factor, 8 * factor, seed)
+    found = [tiled_l2(a, b, tiles) for tiles in (1, 2, 4, 8)]
+    assert found[0] == pytest.approx(l2(a, b))
+    assert (np.diff(found) >= -1e-12).all()
+    assert all(distance <= tiles * l2(a, b) + 1e-12 for tiles, distance in zip((1, 2, 4, 8), found, strict=True))
 
 
 @given(st.integers(4, 20), st.floats(0, 1, width=32))
@@ -175,6 +208,23 @@ def test_margin_is_own_over_other_and_elementwise_the_same(own, other):
     assert margin(np.array([own, own]), np.array([other, 2 * other])).tolist() == [own / other, own / (2 * other)]
 
 
+@given(st.floats(0.001, 1), st.floats(0.001, 1), st.floats(0.01, 100))
+@quick
+def test_margin_has_no_scale_and_two_that_swap_places_are_inverse(own, other, scale):
+    assert margin(scale * own, scale * other) == pytest.approx(margin(own, other))
+    assert margin(own, other) * margin(other, own) == pytest.approx(1)
+    assert margin(own / 2, other) < margin(own, other) < margin(own, other / 2)
+
+
+@given(st.floats(0, 1), st.lists(st.floats(0.01, 1), min_size=1, max_size=60), st.floats(0.01, 100))
+@quick
+def test_adaptive_l2_has_no_scale_and_a_nearer_neighbour_never_makes_closer(distance, neighbours, scale):
+    around = np.array(neighbours)
+    assert adaptive_l2(scale * distance, scale * around) == pytest.approx(adaptive_l2(distance, around))
+    assert adaptive_l2(distance, np.append(around, around.min())) >= adaptive_l2(distance, around) - 1e-12
+    assert adaptive_l2(distance / 2, around) <= adaptive_l2(distance, around)
+
+
 def test_margin_of_two_zeros_is_one_and_of_a_copy_of_the_other_infinite():
     assert margin(0.0, 0.0) == 1 and margin(0.1, 0.0) == np.inf and margin(0.0, 0.1) == 0
     assert margin(0.1, np.inf) == 0
@@ -205,6 +255,26 @@ def test_eidetic_k_counts_the_images_within_delta_and_grows_with_it(others, delt
     around = np.array([0.0, *others])
     assert eidetic_k(around, delta) == 1 + sum(other <= delta for other in others)
     assert 1 <= eidetic_k(around, delta / 2) <= eidetic_k(around, delta)
+
+
+@given(st.integers(1, 40), st.floats(0.01, 0.5), seeds)
+@quick
+def test_eidetic_k_is_the_number_of_scikit_learns_neighbours_within_delta(n, delta, seed):
+    flat = np.random.default_rng(seed).random((n, 4, 4, 3)).reshape(n, -1)
+    within = NearestNeighbors(radius=delta * np.sqrt(48), algorithm="kd_tree").fit(flat).radius_neighbors(flat, return_distance=False)
+    distance = pairwise_l2(flat, flat)
+    assert [eidetic_k(row, delta) for row in distance] == [len(found) for found in within]
+
+
+@given(st.integers(1, 8), st.floats(0, 0.5), seeds)
+@quick
+def test_degenerate_pictures_are_so_by_themselves_in_any_order_brightness_and_turn(n, bound, seed):
+    rng = np.random.default_rng(seed)
+    pictures = 0.5 + rng.uniform(0, 0.5, (n, 1, 1, 1)) * (rng.random((n, 6, 6, 3)) - 0.5)
+    found, order = is_degenerate(pictures, bound), rng.permutation(n)
+    assert is_degenerate(pictures[order], bound).tolist() == found[order].tolist()
+    assert is_degenerate(np.rot90(pictures + 1 / 4, axes=(1, 2)), bound).tolist() == found.tolist()
+    assert (is_degenerate(pictures, bound / 2) <= found).all()
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 8))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from tasks.measures.neighbours import Index, nearest, similar_pairs
+from tasks.measures.neighbours import nearest, similar_pairs
 
 seeds = st.integers(0, 10_000)
 quick = settings(deadline=None, max_examples=60)
@@ -101,21 +101,23 @@ def test_no_neighbours_wanted_or_vectors_of_unlike_width_are_an_error():
 
 @given(st.integers(1, 40), st.integers(1, 300), st.integers(1, 9), seeds)
 @quick
-def test_an_index_searched_in_blocks_finds_what_one_search_finds(n, m, k, seed):
+def test_queries_searched_in_blocks_find_what_they_find_together(n, m, k, seed):
     references, queries = directions(n, 16, seed), directions(m, 16, seed + 1)
-    index, cosine = Index(references), queries.astype(float) @ references.astype(float).T
-    whole = nearest(references, queries, k)
-    blocks = [nearest(index, queries[start:start + 64], k) for start in range(0, m, 64)]
-    for found in (whole, tuple(np.concatenate(part) for part in zip(*blocks, strict=True))):
-        np.testing.assert_allclose(found[0], -np.sort(-cosine, axis=1)[:, :k], atol=1e-6)
-        np.testing.assert_allclose(np.take_along_axis(cosine, found[1], axis=1), found[0], atol=1e-6)
+    cosine = queries.astype(float) @ references.astype(float).T
+    blocks = [nearest(references, queries[start : start + 64], k) for start in range(0, m, 64)]
+    for similarity, rows in (nearest(references, queries, k), (np.concatenate(part) for part in zip(*blocks, strict=True))):
+        np.testing.assert_allclose(similarity, -np.sort(-cosine, axis=1)[:, :k], atol=1e-6)
+        np.testing.assert_allclose(np.take_along_axis(cosine, rows, axis=1), similarity, atol=1e-6)
 
 
-def test_an_index_checks_its_references_once_and_does_not_copy_them():
-    references = directions(6, 8, 13)
-    assert Index(references).vectors is references
-    with pytest.raises(ValueError, match="references must be of unit length"):
-        Index(2 * references)
+@given(st.integers(1, 40), st.integers(1, 10), st.integers(1, 9), seeds)
+@quick
+def test_more_references_never_lower_a_similarity_and_their_order_does_not_count(n, m, k, seed):
+    references, queries = directions(n + 5, 8, seed), directions(m, 8, seed + 1)
+    few, all_of_them = nearest(references[:n], queries, k)[0], nearest(references, queries, k)[0]
+    assert (all_of_them[:, : few.shape[1]] >= few - 1e-6).all()
+    order = np.random.default_rng(seed).permutation(n + 5)
+    np.testing.assert_allclose(nearest(references[order], queries, k)[0], all_of_them, atol=1e-6)
 
 
 @given(st.integers(2, 20), st.integers(1, 5), seeds)

@@ -45,6 +45,17 @@ def test_grows_in_proportion_to_the_difference(case, scale):
     np.testing.assert_allclose(stretched, scale * noise_norm(text, empty), rtol=1e-3, atol=1e-4)
 
 
+@given(cases, st.integers(0, 1000))
+@quick
+def test_each_row_stands_alone_in_any_order_and_the_latents_shape_does_not_count(case, seed):
+    text, empty = case
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(text)))
+    found = noise_norm(text, empty)
+    np.testing.assert_allclose(noise_norm(text[order], empty[order]), found[order.numpy()], rtol=1e-6)
+    np.testing.assert_allclose(noise_norm(text.flatten(1), empty.flatten(1)), found, rtol=1e-6)
+    np.testing.assert_allclose(found, np.sqrt([torch.nn.functional.mse_loss(a, b, reduction="sum") for a, b in zip(text, empty, strict=True)]), rtol=1e-5)
+
+
 def test_a_caption_that_moves_the_prediction_stands_out_by_hand():
     empty = torch.zeros(2, 1, 2, 2)
     text = torch.tensor([[[[3.0, 0], [0, 4]]], [[[0.5, 0.5], [0.5, 0.5]]]])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,18 +25,30 @@ RUN = "from flows import stages\nstages.reproduced('images', print)"
 AUDITED = ["inputs", "images", "report@good", "report@bad", "warehouse"]
 
 
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The toy project with its inputs listed, and audited."""
+    folder = toy_project(tmp_path_factory.mktemp("toys") / "listed")
+    reproduced(folder, "inputs")
+    audited = Path(shutil.copytree(folder, folder.with_name("audited"), symlinks=True))
+    reproduced(audited)
+    return folder, audited
+
+
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def toy(toys: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The toy project as the working directory, its inputs listed."""
-    monkeypatch.chdir(toy_project(tmp_path))
-    stages.reproduced("inputs", lambda _line: None)
-    return tmp_path
+    folder = Path(shutil.copytree(toys[0], tmp_path / "toy", symlinks=True))
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture
-def audited_toy(toy: Path) -> Path:
-    reproduced(toy)
-    return toy
+def audited_toy(toys: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The toy project as the working directory, audited."""
+    folder = Path(shutil.copytree(toys[1], tmp_path / "toy", symlinks=True))
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def test_the_stages_of_an_audit_are_the_maps_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:

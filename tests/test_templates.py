@@ -229,3 +229,26 @@ def test_a_copy_that_is_loose_in_one_part_is_no_template(deviation, is_template)
     assert not templates.fixed_region(loose_copies)[24:].any()
     found = templates.shared_template(loose_copies, library(layout), np.ones(31, bool), SETTINGS)
     assert (found is not None) == is_template
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000), st.integers(0, 3))
+def test_the_order_of_the_generations_and_of_the_library_does_not_matter(seed, n_strangers):
+    rng, layout = np.random.default_rng(seed), noise(32, 32, 3, seed=99)
+    pictures, shelf = np.concatenate([prints(11, seed=seed), noise(n_strangers, 32, 32, 3, seed=seed + 1)]), library(layout, n_others=8)
+    order, place = rng.permutation(len(pictures)), rng.permutation(len(shelf))
+    found = templates.shared_template(pictures, shelf, np.ones(9, bool), SETTINGS)
+    again = templates.shared_template(pictures[order], shelf[place], np.ones(9, bool), SETTINGS)
+    assert found is not None and again is not None
+    assert found["row"] == place[again["row"]] == 0
+    assert (found["mask"] == again["mask"]).all()
+    assert [found[k] for k in ("share", "l2", "margin")] == pytest.approx([again[k] for k in ("share", "l2", "margin")], abs=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 1000), st.floats(0.05, 1), st.floats(0, 0.5))
+def test_region_share_knows_neither_brightness_nor_contrast_and_a_larger_region_never_holds_less(seed, contrast, brightness):
+    picture, mask = noise(10, 10, 3, seed=seed).astype(float), noise(10, 10, seed=seed + 1) > 0.5
+    larger = mask | (noise(10, 10, seed=seed + 2) > 0.5)
+    assert templates.region_share(contrast * picture + brightness, mask) == pytest.approx(templates.region_share(picture, mask))
+    assert templates.region_share(picture, mask) <= templates.region_share(picture, larger) + 1e-12

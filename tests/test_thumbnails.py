@@ -76,6 +76,24 @@ def test_a_closer_generation_is_never_given_a_smaller_thumbnail(a, b):
     assert thumbnail_px(worse(near), picture) >= thumbnail_px(worse(far), picture)
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0, 0.6), st.integers(0, 1000))
+def test_the_side_is_the_smallest_of_all_that_are_as_close(share, seed):
+    picture = drawing(12, seed)
+    generated = ((1 - share) * picture + np.float32(share) * drawing(12, seed + 1)).astype(np.float32)
+    as_close = [side for side in range(1, 13) if side == 12 or l2(thumbnail(picture, side), picture) <= l2(generated, picture)]
+    assert thumbnail_px(generated, picture) == as_close[0]
+    assert thumbnail_px(np.flip(generated, 1).copy(), np.flip(picture, 1).copy()) == as_close[0]  # mirrored alike
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 9), st.integers(0, 1000))
+def test_a_mirrored_or_turned_picture_has_the_mirrored_or_turned_thumbnail(side, seed):
+    picture = drawing(9, seed)
+    for moved in (lambda x: np.flip(x, 1).copy(), lambda x: np.rot90(x).copy()):
+        np.testing.assert_allclose(thumbnail(moved(picture), side), moved(thumbnail(picture, side)), atol=1e-5)
+
+
 def test_closeness_is_not_monotone_so_the_smallest_side_is_searched_for():
     # a box filter onto 25 of 32 pixels straddles pixels and is further away than the one onto every second pixel
     picture = drawing()
@@ -103,3 +121,12 @@ def test_search_bits_are_those_of_the_choice_and_of_the_caption():
     assert search_bits(1, 1, 0) == 0
     with pytest.raises(ValueError, match="0 generations, 1 prompts"):
         search_bits(0, 1, 5)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(0, 500))
+def test_each_doubling_of_the_search_costs_a_bit_and_each_byte_of_the_caption_eight(n_generations, n_prompts, caption_bytes):
+    found = search_bits(n_generations, n_prompts, caption_bytes)
+    assert found >= 8 * caption_bytes
+    assert search_bits(2 * n_generations, n_prompts, caption_bytes) == pytest.approx(found + 1)
+    assert search_bits(n_generations, 2 * n_prompts, caption_bytes + 1) == pytest.approx(found + 9)
+    assert search_bits(n_prompts, n_generations, caption_bytes) == pytest.approx(found)
