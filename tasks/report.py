@@ -274,8 +274,8 @@ def _versions() -> dict[str, str]:
 
 
 def _checks(release: str) -> list[dict[str, Any]]:
-    """What the checks of the shared stages and of this release's said. Not those of `inputs`: another release changes them."""
-    shared = [p for p in sorted(_tables.DATA.glob("*/checks.parquet")) if p.parent.name != "inputs"]
+    """What the checks of the shared stages and of this release's said: not of `inputs`, which others change, nor of the later warehouse."""
+    shared = [p for p in sorted(_tables.DATA.glob("*/checks.parquet")) if p.parent.name not in ("inputs", "warehouse")]
     paths = [*shared, *sorted(_tables.DATA.glob(f"*/{release}/checks.parquet"))]
     return [row for path in paths for row in pq.read_table(path).to_pylist()]
 
