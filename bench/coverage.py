@@ -1,4 +1,4 @@
-"""Do the intervals hold what they say? Enumerated and simulated, with the audit's own rules and settings; three minutes on a core.
+"""Do the intervals hold what they say? Enumerated and simulated, with the audit's own rules and settings; a minute or two on a core.
 
     python -m bench.coverage [--worlds 1000]
 

@@ -74,8 +74,6 @@ def audit(names: Names = None) -> None:
 @app.command()
 def plan(names: Names = None) -> None:
     """What an audit would run, and what it costs in evaluations. Looks at the inputs; runs nothing else."""
-    from tasks import _costs
-
     chosen = releases.chosen(names)
     _mend()
     stages.reproduced("inputs", lambda _line: None)
@@ -84,18 +82,30 @@ def plan(names: Names = None) -> None:
         typer.echo(f"{target:<32} {'; '.join(reasons[:2])}{' …' if len(reasons) > 2 else ''}")
     if not todo:
         typer.echo("nothing to run: every stage is up to date")
+    refused = []
     for name in chosen:
-        screens, generates = f"screening@{name}" in todo, f"generations@{name}" in todo
-        if not (screens or generates):
-            typer.echo(f"{name}: no evaluations")
-            continue
-        cost, spent = _costs.of_release(name), _costs.spent(name)
-        prompts = f"{'' if cost.is_counted and 'prompts' not in todo else 'up to '}{cost.n_prompts} prompts"
-        parts = ([f"{cost.screening:,} to screen"] if screens else []) + ([f"{cost.least:,} to {cost.most:,} to generate"] if generates else [])
-        typer.echo(f"{name}: {prompts}; evaluations: {', '.join(parts)}; the published attack: {cost.published:,}"
-                   + (f"; its last audit took {spent:,}" if spent else ""))
+        try:
+            typer.echo(f"{name}: {_cost(name, set(todo))}")
+        except UserError as error:  # the others are told all the same
+            refused.append(str(error))
     if todo:
         typer.echo("finished pieces and results in DVC's cache are not computed again, so it may be less")
+    if refused:
+        raise UserError("; ".join(refused))
+
+
+def _cost(name: str, todo: set[str]) -> str:
+    """What a release would cost, in words; todo = the stages that would run. Raises UserError where it is refused."""
+    from tasks import _costs
+
+    screens, generates = f"screening@{name}" in todo, f"generations@{name}" in todo
+    if not (screens or generates):
+        return "no evaluations"
+    cost, spent = _costs.of_release(name), _costs.spent(name)
+    prompts = f"{'' if cost.is_counted and 'prompts' not in todo else 'up to '}{cost.n_prompts} prompts"
+    parts = ([f"{cost.screening:,} to screen"] if screens else []) + ([f"{cost.least:,} to {cost.most:,} to generate"] if generates else [])
+    last = f"; its last audit took {spent:,}" if spent else ""
+    return f"{prompts}; evaluations: {', '.join(parts)}; the published attack: {cost.published:,}{last}"
 
 
 @app.command()

@@ -86,7 +86,7 @@ def test_the_deduplicated_release_has_at_most_a_tenth_of_the_findings(audited: P
 def test_the_example_is_what_it_says_copies_come_back_and_the_twins_do_not_know_them() -> None:
     prompts = {r["prompt_id"]: r for r in pq.read_table(ROOT / "example" / "prompts.parquet").to_pylist()}
     v0, v1, v2 = (rates(name) for name in ("v0", "v1", "v2"))
-    many = [i for i, p in prompts.items() if (p["n_copies"] or 0) >= 20 or (p["n_copies"] or 0) in (18, 19)]
+    many = [i for i, p in prompts.items() if p["arm"] == "duplicated" and p["n_copies"] >= 18]
     assert np.mean([v1[i] >= 0.3 for i in many]) >= 0.9
     assert all(v1[i] == 0 for i, p in prompts.items() if p["arm"] == "held_out")
     found = [i for i in v1 if v1[i] >= 0.3]
@@ -106,7 +106,7 @@ def test_the_verdict_is_one_line_per_release(audited: Path) -> None:
 
 def test_another_model_and_folder_are_audited_with_no_other_edit(another: Path) -> None:
     arms = {r["arm"] for r in rows_of(another, "prompts")}
-    assert arms == {"duplicated", "outlier", "singleton"}
+    assert arms == {"duplicated", "outlier", "singleton", "paraphrased"}
     assert {r["n_copies"] for r in rows_of(another, "prompts") if r["arm"] == "duplicated"} == {3}
     audit = json.loads((another / "reports" / "sd-v1.5" / "audit.json").read_text())
     assert "no held-out images" in audit["verdict"]
@@ -391,6 +391,20 @@ def test_auditing_again_with_other_settings_adds_an_audit_and_overwrites_none(co
     assert first.items() < second.items() and len({Path(name).parts[1] for name in second}) == 2
     asked = "select s.value, r.release is not null from all_settings s left join releases r using (audit_id) where s.name like '%confidence' order by all"
     assert rows_in(copy_of_another, asked) == [("0.9", True), ("0.95", False)]
+
+
+def test_a_release_whose_model_is_gone_is_named_and_the_others_stay_current(api: Api, copy_of_another: Path) -> None:
+    params = copy_of_another / "params.yaml"
+    params.write_text(params.read_text().replace("releases:\n", "releases:\n  gone:\n    model: nowhere/\n", 1))
+    why = "release 'gone' is refused: model folder nowhere/ does not exist; give a diffusers folder or a Hub id with a revision"
+    planned = eidetic(copy_of_another, "plan")
+    assert planned.returncode == 1 and planned.stderr == f"eidetic: {why}\n" and "sd-v1.5: no evaluations" in planned.stdout.splitlines()
+    done = eidetic(copy_of_another, "audit", **api.environment)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == f"eidetic: screening@gone: {why}"
+    assert ran(done.stderr.splitlines()) == ["inputs", "screening@gone", "warehouse"]
+    assert rows_in(copy_of_another, "select release, status from releases order by position") == [("gone", "refused"), ("sd-v1.5", "current")]
+    said = eidetic(copy_of_another, "verdict")
+    assert said.returncode == 0 and said.stdout.startswith("sd-v1.5: ") and said.stderr == "gone: not audited yet; run `eidetic audit gone`\n"
 
 
 def audits_of(folder: Path) -> dict[str, bytes]:
