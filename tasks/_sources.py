@@ -68,7 +68,7 @@ def snapshot(model: str, revision: str | None) -> Path:
     folder = Path(model)
     if folder.is_dir():
         return folder
-    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+    if model.startswith((".", "/", "~")) or model.count("/") != 1 or "" in model.split("/"):
         raise UserError(f"model folder {model} does not exist; give a diffusers folder or a Hub id with a revision")
     if revision is None or not REVISION.fullmatch(str(revision)):
         raise UserError(f"'{model}' is no folder here, and as a Hub id it needs a revision of 40 hexadecimal digits (it is {revision})")
