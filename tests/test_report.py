@@ -31,7 +31,7 @@ def arm(name: str = "duplicated", *, k: int = 34, controls: int = 64, flagged: i
 
 def finding(caption: str = "a cat", number: int = 1, **other: Any) -> dict[str, Any]:
     said = {"finding_id": number, "prompt_id": number, "cluster_id": number, "generation_id": 5, "image_id": 6,
-            "caption": caption, "arm": "duplicated", "split": "member", "seed": 7,
+            "caption": caption, "arm": "duplicated", "is_calibrating": False, "split": "member", "seed": 7,
             "match_type": "verbatim", "l2_band": "0.10", "l2": 0.08, "margin": 0.4, "similarity": 0.7,
             "n_copies": 20, "n_hits": 24, "n_judged": 24, "hit_rate": 1.0, "hit_rate_low": 0.8,
             "hit_rate_high": 1.0, "n_generations": 24, "n_evaluations": 584, "clique_size": 12, "p_value": 0.02, "q_value": 0.03,
