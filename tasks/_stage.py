@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import select
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +50,26 @@ def _die_with_parent() -> None:
     session = os.getsid(0)
     if session != os.getpid() and os.getppid() and os.getsid(os.getppid()) != session:
         sys.exit(1)  # it had ended before the kernel knew, and this process was handed to another
+    _die_with_the_caller_of(os.getppid())
+
+
+def _die_with_the_caller_of(parent: int) -> None:
+    """The same where the parent is a shell that only waits (`sh -c`): bash becomes the stage, an older dash outlives a killed dvc."""
+    try:
+        if b"-c" not in Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0"):
+            return
+        caller = int(Path(f"/proc/{parent}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
+        if os.getsid(caller) != os.getsid(0):
+            sys.exit(1)  # it has ended already, and its shell was handed to another
+        ended = os.pidfd_open(caller)
+    except OSError:
+        return  # another user's, or a kernel before 5.3
+
+    def end_when_it_ends() -> None:
+        select.select([ended], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_when_it_ends, name="end-with-dvc", daemon=True).start()
 
 
 def _said(message: str, code: int) -> int:

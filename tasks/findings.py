@@ -58,7 +58,7 @@ SCHEMA = schema(
         column("q_value", pa.float64(), "Benjamini-Hochberg over clusters (Simes within), per arm", nullable=True),
         column("is_calibrating", pa.bool_(), "A control that set thresholds: it is judged like the others but counts for no error rate"),
         column("is_own_image", pa.bool_(), "Whether the picture is the one whose caption was the prompt, or its copy", nullable=True),
-        column("is_flagged", pa.bool_(), "Matched to a held-out image: a false alarm, never an extraction"),
+        column("is_flagged", pa.bool_(), "Matched to a held-out image that did not leak into training: a false alarm, never an extraction"),
         column("is_extracted", pa.bool_(), "verbatim, near_copy or template of a training image"),
     ],
 )
@@ -98,14 +98,14 @@ def near_copy_similarity(evidence: list[Evidence]) -> float:
 def verdict(rows: list[dict[str, Any]], sampling: dict[str, Any], min_similarity: float, s: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
     """Match type of a medoid and the row of its matches that it rests on, the nearest in pixels where there is no match."""
     ordered = sorted(rows, key=lambda m: (m["l2"], m["image_id"]))
-    for m in ordered:
-        if verdicts.is_verbatim(m["l2"], m["margin"], s["verbatim_l2"], s["verbatim_margin"]):
-            return "verbatim", m
-    for m in ordered:
-        if verdicts.is_near_copy(m["similarity"], m["margin"], min_similarity, s["near_copy_margin"]):
-            return "near_copy", m
-    nearest = ordered[0] if ordered else None
-    return ("undecided" if sampling["clique_size"] >= s["clique_size"] else "none"), nearest
+    is_verbatim = lambda m: verdicts.is_verbatim(m["l2"], m["margin"], s["verbatim_l2"], s["verbatim_margin"])  # noqa: E731
+    is_near_copy = lambda m: verdicts.is_near_copy(m["similarity"], m["margin"], min_similarity, s["near_copy_margin"])  # noqa: E731
+    for kind, is_match in (("verbatim", is_verbatim), ("near_copy", is_near_copy)):
+        found = [m for m in ordered if is_match(m)]
+        of_cluster = (m for m in found if m["cluster_id"] == found[0]["cluster_id"])
+        if match := min(of_cluster, key=lambda m: m["split"] != "member", default=None):
+            return kind, match  # of a cluster that leaked, the training image
+    return ("undecided" if sampling["clique_size"] >= s["clique_size"] else "none"), next(iter(ordered), None)
 
 
 def hits(evidence: Evidence, cluster_id: int, s: dict[str, Any]) -> tuple[int, int]:
@@ -131,7 +131,7 @@ def finding(evidence: Evidence, min_similarity: float, s: dict[str, Any]) -> dic
     row |= {name: match[name] for name in COPIED} if match else {}
     n_hits, n_judged = hits(evidence, row["cluster_id"], s)
     low, high = rates.clopper_pearson(n_hits, n_judged)
-    near = [m["l2"] for rows in evidence.matches.values() for m in rows if m["cluster_id"] == row["cluster_id"]]
+    near = (m["l2"] for rows in evidence.matches.values() for m in rows if m["cluster_id"] == row["cluster_id"])
     return row | {
         "generation_id": medoid, "match_type": kind, "l2_band": verdicts.l2_band(row["l2"]) if kind == "verbatim" else None,
         "n_generations": evidence.sampling["n_generations"], "n_judged": n_judged, "n_hits": n_hits, "hit_rate": n_hits / n_judged,
@@ -143,9 +143,8 @@ def finding(evidence: Evidence, min_similarity: float, s: dict[str, Any]) -> dic
 def p_and_q(rows: list[dict[str, Any]], scores: dict[int, float], nearest_other: dict[int, float], n_matched: int) -> None:
     """Set p_value and q_value of the targets, against controls matched in density; scores and nearest_other by prompt_id."""
     controls = [r for r in rows if r["arm"] == "held_out" and not r["is_calibrating"]]
-    for arm in TARGET_ARMS:
-        of_arm = [r for r in rows if r["arm"] == arm]
-        if not of_arm or not controls:
+    for arm in TARGET_ARMS if controls else ():
+        if not (of_arm := [r for r in rows if r["arm"] == arm]):
             continue
         pick = lambda values, of: np.array([values[r["prompt_id"]] for r in of], float)  # noqa: E731
         own = np.array([[r["own_cluster"] == c["own_cluster"] for c in controls] for r in of_arm])
@@ -210,7 +209,8 @@ def main(release: str) -> None:
         if e and row["match_type"] in ("none", "undecided") and row["n_generations"]:
             _as_template(row, generated.reduced([g for g in e.generations if g["status"] == "ok" and not g["is_fresh"]], size_px), library, settings)
         is_match = row["match_type"] in verdicts.EXTRACTED
-        row |= {"is_flagged": is_match and row["split"] == "held_out", "is_extracted": is_match and row["split"] == "member"}
+        row |= {"is_flagged": is_match and row["split"] == "held_out" and not counted[row["image_id"]]["is_leaked"],
+                "is_extracted": is_match and row["split"] == "member"}
         row |= dict.fromkeys(["thumbnail_px", "code_bytes", "search_bits", *DELTAS]) | {"n_copies": n_copies.get(row["image_id"])}
         if row["is_extracted"]:
             medoid = next(g for g in e.generations if g["generation_id"] == row["generation_id"])

@@ -78,10 +78,19 @@ def margins(nearest: np.ndarray) -> np.ndarray:
     return distances.margin(nearest, other)
 
 
-def candidates(l2: np.ndarray, similar: np.ndarray, own: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
-    """Rows [<= 2k + 1] to report of one generation and split, nearest in pixels first: by descriptor, by pixels and the own cluster."""
-    rows = np.flatnonzero(allowed)
-    chosen = set(similar[allowed[similar]][:k].tolist()) | set(rows[np.argsort(l2[rows], kind="stable")[:k]].tolist())
+def similar_rows(library: Library, vectors: np.ndarray, k: int) -> np.ndarray:
+    """[g, <= 2k] rows of the library: the k nearest by descriptor to each of the vectors [g, d] in either split.
+
+    Each split is searched by itself: among all pictures at once the smaller one is crowded out.
+    """
+    of_split = [np.flatnonzero(library.is_member), np.flatnonzero(~library.is_member)]
+    return np.concatenate([rows[neighbours.nearest(library.vectors[rows], vectors, k)[1]] for rows in of_split], axis=1)
+
+
+def candidates(l2: np.ndarray, similar: np.ndarray, own: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Rows [<= 2k + 1] to report of one generation and split, nearest in pixels first: by descriptor, as many by pixels, and the own cluster."""
+    rows, proposed = np.flatnonzero(allowed), similar[allowed[similar]]
+    chosen = set(proposed.tolist()) | set(rows[np.argsort(l2[rows], kind="stable")[: len(proposed)]].tolist())
     mine = own[allowed[own]]
     if len(mine):
         chosen.add(int(mine[np.argmin(l2[mine])]))
@@ -89,21 +98,23 @@ def candidates(l2: np.ndarray, similar: np.ndarray, own: np.ndarray, allowed: np
     return ordered[np.argsort(l2[ordered], kind="stable")]
 
 
-def matches(generations: list[dict[str, Any]], vectors: np.ndarray, pictures: np.ndarray, own: dict[int, int], library: Library,
-            k: int) -> list[dict[str, Any]]:
-    """Rows of the table for a block of generations with their descriptors [g, d] and pictures [g, s, s, 3]; own maps prompts to cluster_id."""
+def matches(generations: list[dict[str, Any]], vectors: np.ndarray, pictures: np.ndarray, similar: np.ndarray, own: dict[int, int],
+            library: Library) -> list[dict[str, Any]]:
+    """Rows of the table for a block of generations with their descriptors [g, d] and pictures [g, s, s, 3].
+
+    similar [g, <= 2k] = rows of the library that are nearest by descriptor in each split; own maps prompts to cluster_id.
+    """
     flat = library.pictures.reshape(len(library.pictures), -1)
     l2 = distances.pairwise_l2(pictures.reshape(len(pictures), -1), flat)
     nearest = by_cluster(l2, library.cluster, len(library.clusters))
     margin = margins(nearest)
-    _, similar = neighbours.nearest(library.vectors, vectors, min(len(library.vectors), 8 * k))
     trained = library.has_member
     rows = []
     for g, generation in enumerate(generations):
         own_cluster = own.get(generation["prompt_id"])
         mine = np.flatnonzero(library.clusters[library.cluster] == own_cluster) if own_cluster is not None else np.zeros(0, np.int64)
         for split, allowed in (("member", library.is_member), ("held_out", ~library.is_member)):
-            for rank, row in enumerate(candidates(l2[g], similar[g], mine, allowed, k).tolist()):
+            for rank, row in enumerate(candidates(l2[g], similar[g], mine, allowed).tolist()):
                 c = library.cluster[row]
                 adaptive = distances.adaptive_l2(float(l2[g, row]), nearest[g, trained]) if trained.any() else None
                 rows.append({
@@ -124,12 +135,13 @@ def main(release: str) -> None:
     library = _library(size_px)
     reader, k = _pictures.GenerationReader(release), _settings.settings("matches")["k"]
     good = [i for i, row in enumerate(generations) if row["status"] == "ok"]
+    similar = similar_rows(library, vectors[good], k)
     rows: list[dict[str, Any]] = []
     starts = range(0, len(good), BLOCK)
     for start in _shards.progress(starts, len(starts), f"matches: '{release}', blocks of {BLOCK} generations"):
         block = good[start:start + BLOCK]
         of_block = [generations[i] for i in block]
-        rows += matches(of_block, vectors[block], reader.reduced(of_block, size_px), own, library, k)
+        rows += matches(of_block, vectors[block], reader.reduced(of_block, size_px), similar[start:start + BLOCK], own, library)
     _tables.write(_tables.table(rows or {name: [] for name in SCHEMA.names}, SCHEMA), CHECKS, "matches", release)
 
 

@@ -103,7 +103,7 @@ def summary(findings: list[dict[str, Any]], frame: dict[tuple[str, str], int], n
             confidence: float) -> pa.Table:
     """The table; findings carry arm, copies_bin (`unseen` for controls) and stratum, frame counts the clusters of (arm, bin).
 
-    n_clusters = clusters that were searched, by split; bound = release and protocol_digest, the same in every row.
+    n_clusters = clusters that were searched, by split, leaked held-out ones left out; bound = release and protocol_digest, the same in every row.
     """
     controls = [r for r in findings if r["arm"] == "held_out" and not r["is_calibrating"]]
     made = []
@@ -138,8 +138,8 @@ def main(release: str) -> None:
             for r in _tables.read("findings", release).to_pylist()]
     protocol = _tables.read("screening", release, side="protocol").to_pylist()[0]
     bound = {name: protocol[name] for name in ("release", "protocol_digest")}
-    counted = _tables.read("duplicates", columns=["split", "cluster_id"]).to_pylist()
-    n_clusters = {split: len({r["cluster_id"] for r in counted if r["split"] == split}) for split in ("member", "held_out")}
+    counted = _tables.read("duplicates", columns=["split", "cluster_id", "is_leaked"]).to_pylist()
+    n_clusters = {split: len({r["cluster_id"] for r in counted if r["split"] == split and not r["is_leaked"]}) for split in ("member", "held_out")}
     made = summary(rows, _frame(list(prompts.values())), n_clusters, bound, **_settings.settings("summary"))
     _tables.write(made, CHECKS, "summary", release)
 

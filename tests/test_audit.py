@@ -290,15 +290,14 @@ def test_with_a_server_of_its_own_an_audit_needs_no_activated_environment_and_pr
 
 
 def test_a_run_that_cannot_start_says_why_in_its_state(api: Api, tmp_path: Path) -> None:
-    script = "from flows import audit\nprint(audit.audit({names}, return_state=True).message)"
-    cases = {"releases: {one: {model: m}}\n": (["other"], "no release 'other' in params.yaml; it lists one"),
-             "releases: {}\n": (None, "params.yaml lists no release; add one with `eidetic releases add NAME MODEL`"),
-             "releases: [\n": (None, "params.yaml is not valid YAML: ")}
-    for params, (names, told) in cases.items():
-        (toy_project(tmp_path) / "params.yaml").write_text(params)
-        done = subprocess.run([sys.executable, "-c", script.format(names=names)], cwd=tmp_path, env=os.environ | api.environment | {"PYTHONPATH": str(ROOT)},
-                              text=True, capture_output=True, check=True)
-        assert done.stdout.startswith(told) and done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
+    params = ["releases: {one: {model: m}}", "releases: {}", "releases: ["]
+    script = ("from pathlib import Path\nfrom flows import audit\n"
+              f"for params in {params}:\n    Path('params.yaml').write_text(params)\n    print(audit.audit(['other'], return_state=True).message)")
+    done = subprocess.run([sys.executable, "-c", script], cwd=toy_project(tmp_path), env=os.environ | api.environment | {"PYTHONPATH": str(ROOT)},
+                          text=True, capture_output=True, check=True)
+    unknown, none, broken = done.stdout.splitlines()
+    assert unknown == "no release 'other' in params.yaml; it lists one" and none == "no release 'other' in params.yaml; it lists none"
+    assert broken.startswith("params.yaml is not valid YAML: ") and "Traceback" not in done.stderr
 
 
 def test_a_releases_name_becomes_a_key_of_prefects() -> None:
@@ -329,7 +328,7 @@ def scheduled(api: Api, another: Path, tmp_path_factory: pytest.TempPathFactory)
     """The commands that prefect.yaml names, then one run of what they deploy."""
     folder = Path(shutil.copytree(another, tmp_path_factory.mktemp("scheduled") / "project", symlinks=True))
     copy_with_one_value_changed(folder / "my-model", folder / "my-model-2")
-    added = eidetic(folder, "releases", "add", "sd-v2", "my-model-2", "--n-steps", "2")
+    added = eidetic(folder, "releases", "add", "sd-v2", "my-model-2", "--n-steps", "1", "--guidance-scale", "1")
     assert added.returncode == 0, added.stderr
     commands = re.findall(r"^#   (prefect .+)$", (folder / "prefect.yaml").read_text(), re.M)
     *first, worker = [[sys.executable, "-m", *shlex.split(command)] for command in commands]
@@ -368,15 +367,12 @@ def test_a_new_release_runs_its_own_stages_and_the_warehouse_and_no_other(anothe
     assert rows_in(scheduled.folder, "select release, position from releases where status = 'current' order by all") == [("sd-v1.5", 0), ("sd-v2", 1)]
 
 
-def test_removing_it_again_runs_the_warehouse_alone_and_leaves_its_audit_in_the_history(
-    api: Api, another: Path, scheduled: Scheduled, tmp_path: Path,
-) -> None:
+def test_removing_it_again_runs_the_warehouse_alone_and_leaves_its_audit_in_the_history(another: Path, scheduled: Scheduled, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(scheduled.folder, tmp_path / "copy", symlinks=True))
     kept = audits_of(folder)
     assert eidetic(folder, "releases", "remove", "sd-v2").returncode == 0
     assert (folder / "params.yaml").read_bytes() == (another / "params.yaml").read_bytes()
-    done = eidetic(folder, "audit", **api.environment)
-    assert done.returncode == 0 and ran(done.stderr.splitlines()) == ["inputs", "warehouse"], done.stderr
+    assert ran(reproduced(folder).splitlines()) == ["inputs", "warehouse"]
     assert audits_of(folder) == kept and len({Path(name).parts[1] for name in kept}) == 2
     assert rows_in(folder, "select distinct release from findings") == [("sd-v1.5",)]
     assert rows_in(folder, "select distinct release from all_findings order by all") == [("sd-v1.5",), ("sd-v2",)]
@@ -399,12 +395,10 @@ def test_a_release_whose_model_is_gone_is_named_and_the_others_stay_current(api:
     why = "release 'gone' is refused: model folder nowhere/ does not exist; give a diffusers folder or a Hub id with a revision"
     planned = eidetic(copy_of_another, "plan")
     assert planned.returncode == 1 and planned.stderr == f"eidetic: {why}\n" and "sd-v1.5: no evaluations" in planned.stdout.splitlines()
-    done = eidetic(copy_of_another, "audit", **api.environment)
+    done = eidetic(copy_of_another, "audit", "gone", **api.environment)
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == f"eidetic: screening@gone: {why}"
     assert ran(done.stderr.splitlines()) == ["inputs", "screening@gone", "warehouse"]
     assert rows_in(copy_of_another, "select release, status from releases order by position") == [("gone", "refused"), ("sd-v1.5", "current")]
-    said = eidetic(copy_of_another, "verdict")
-    assert said.returncode == 0 and said.stdout.startswith("sd-v1.5: ") and said.stderr == "gone: not audited yet; run `eidetic audit gone`\n"
 
 
 def audits_of(folder: Path) -> dict[str, bytes]:

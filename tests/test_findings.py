@@ -67,6 +67,15 @@ def test_a_target_that_beats_all_controls_has_the_smallest_p_they_allow() -> Non
     assert all(r["p_value"] is None for r in rows if r["arm"] == "held_out")
 
 
+def test_of_a_cluster_that_leaked_the_training_image_is_named_though_its_held_out_copy_is_nearer() -> None:
+    copies = [match(8, l2=0.04, split="held_out") | {"cluster_id": 5}, match(5, l2=0.05), match(9, l2=0.06)]
+    kind, found = findings.verdict(copies, {"clique_size": 10}, 0.5, SETTINGS)
+    assert kind == "verbatim" and found is not None and (found["image_id"], found["split"]) == (5, "member")
+    far = [match(8, l2=0.14, split="held_out") | {"cluster_id": 5}, match(5, l2=0.16)]
+    _, found = findings.verdict(far, {"clique_size": 10}, 0.5, SETTINGS)
+    assert found is not None and found["image_id"] == 8, "only a copy that is confirmed itself is named"
+
+
 def test_a_prompt_that_the_screen_dropped_is_not_flagged_and_its_p_is_one() -> None:
     dropped = evidence([]).prompt
     controls = [evidence([match(i, margin=2.0)], prompt_id=i, arm="held_out") for i in range(10, 20)]

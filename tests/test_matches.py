@@ -19,7 +19,8 @@ def library(picture: Maker, *, n: int = 8, clusters: list[int] | None = None, ve
 
 def rows_of(lib: matches.Library, shown: np.ndarray, vector: np.ndarray, own: dict[int, int] | None = None, k: int = 2) -> list[dict]:
     generation = {"generation_id": 9, "release": "v1", "prompt_id": 3}
-    return matches.matches([generation], vector[None], shown[None], own or {}, lib, k)
+    similar = matches.similar_rows(lib, vector[None], k)
+    return matches.matches([generation], vector[None], shown[None], similar, own or {}, lib)
 
 
 def test_pixels_find_the_copy_that_the_descriptors_miss(picture: Maker) -> None:
@@ -35,6 +36,14 @@ def test_members_and_held_out_images_are_searched_alike(picture: Maker) -> None:
     nearest = {r["split"]: r for r in rows if r["rank"] == 0}
     assert nearest["held_out"]["image_id"] == 8 and nearest["held_out"]["l2"] == 0
     assert nearest["member"]["margin"] == np.inf
+
+
+def test_a_small_split_is_not_crowded_out_by_a_large_one(picture: Maker) -> None:
+    vectors = np.eye(64, 16, dtype=np.float32) + 1
+    vectors[-2:] = -1 - np.eye(2, 16)  # the held-out pictures are the least similar of all
+    lib = library(picture, n=64, vectors=vectors)
+    similar = matches.similar_rows(lib, lib.vectors[:1], 5)[0]
+    assert len(similar) == 7 and set(similar[5:].tolist()) == {62, 63} and lib.is_member[similar[:5]].all()
 
 
 def test_margins_equal_brute_force_over_clusters(picture: Maker, rng: np.random.Generator) -> None:

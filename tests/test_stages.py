@@ -114,11 +114,12 @@ def test_a_repository_that_another_dvc_command_has_locked_is_said_to_be(toy: Pat
 
 
 @ONLY_LINUX
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])  # dash waits between dvc and the stage, bash becomes the stage
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_whatever_ends_the_process_that_runs_a_stage_ends_dvc_and_the_stage(toy: Path, sign: signal.Signals) -> None:
+def test_whatever_ends_the_process_that_runs_a_stage_ends_dvc_and_the_stage(toy: Path, sign: signal.Signals, shell: str) -> None:
     plant(toy, "images", f"sys.path.insert(0, {str(ROOT)!r})\nfrom tasks import _stage\n_stage._die_with_parent()\ntime.sleep(60)")
-    mark = f"{os.getpid()}-{sign.name}"
-    with at_work([sys.executable, "-uc", RUN], toy, says="at work on images", EIDETIC_TEST_MARK=mark) as process:
+    mark = f"{os.getpid()}-{sign.name}-{Path(shell).name}"
+    with at_work([sys.executable, "-uc", RUN], toy, says="at work on images", EIDETIC_TEST_MARK=mark, SHELL=shell) as process:
         assert until(lambda: len(running(mark)) >= 3, 10)
         time.sleep(0.5)  # the stage has told the kernel
         process.send_signal(sign)

@@ -15,7 +15,7 @@ from tests.conftest import other_project, running, until
 
 N_KILLS = int(os.environ.get("EIDETIC_TEST_KILLS", "5"))
 SECONDS_TO_DIE = 60.0  # that is what a loaded machine takes: a killed stage still has the flow end by itself
-LONGEST_WAIT = 10.0
+LONGEST_WAIT = 8.0
 BEGUN = "Beginning flow run"
 RESULTS = ("data", "reports", "metrics.json", "dvc.lock")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
