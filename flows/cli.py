@@ -191,6 +191,23 @@ def checks(docs: Annotated[bool, typer.Option("--docs", help=f"Build Great Expec
 
 
 @app.command()
+def regenerate(
+    finding_id: Annotated[int, typer.Argument(metavar="FINDING_ID", help="A finding of the current audits: `eidetic sql \"from findings\"`")],
+    to: Annotated[Path, typer.Option(help="Folder for the picture")] = Path("regenerated"),
+) -> None:
+    """Make a finding's picture again from its prompt and seed, and say how far it is from the one on record."""
+    from tasks import _regeneration
+
+    made = _regeneration.regenerated(finding_id, releases.chosen(None))
+    typer.echo(f"{_regeneration.written(made, to, finding_id)}: {made.release}, by {made.stack}")
+    if made.is_identical:
+        typer.echo("identical to the bit with the picture on record")
+    else:
+        typer.echo(f"not identical with the picture on record, which was made by {made.recorded_stack}: "
+                   f"l2 {made.l2:.2g}, largest difference of a pixel {made.largest_difference} of 255")
+
+
+@app.command()
 def clean() -> None:
     """Remove the finished pieces under work/ that let a stopped audit go on. Results stay; only time is lost."""
     from tasks import _shards, _tables

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pkgutil
 import shutil
 import sys
 import time
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import _tables
-from tasks._settings import TryAgain
+from tasks._settings import TryAgain, UserError
 
 WORK = Path(os.environ.get("EIDETIC_WORK", "work"))
 SECONDS_BETWEEN_LINES = 10.0
@@ -34,6 +35,37 @@ def shard(stage: str, key: str, make: Callable[[], pa.Table]) -> pa.Table:
     if not path.is_file():
         _tables.put(make(), path)
     return pq.read_table(path)
+
+
+def spread(job: str, items: list[tuple[Any, ...]], scheduler: str) -> Iterator[Any]:
+    """What job returns for each item, as each is done, on the workers of a Dask cluster: "local", "local:2", or a scheduler's address.
+
+    job is a function's name, "tasks.noun:function": it makes shards, which workers and this process share on one file system. The
+    item of a worker that is lost runs again on another. Raises UserError where Dask is not installed or there is no such cluster.
+    """
+    try:
+        from distributed import Client, LocalCluster, as_completed
+    except ImportError:
+        raise UserError("compute.dask is set, and Dask is not installed; install it with `pip install 'eidetic[dask]'`, or set it to null") from None
+    kind, _, number = str(scheduler).partition(":")
+    with ExitStack() as held:
+        if kind == "local":
+            n_workers = int(number) if number.isdigit() else os.cpu_count()
+            address = held.enter_context(LocalCluster(n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None))
+        else:
+            address = str(scheduler)
+        try:
+            client = held.enter_context(Client(address, timeout="30s", set_as_default=False))
+        except (OSError, TimeoutError, ValueError):
+            raise UserError(f"compute.dask: no scheduler answers at '{scheduler}'; give local, local:N or an address such as tcp://10.0.0.1:8786") from None
+        futures = client.map(_on_worker, [job] * len(items), [str(Path.cwd())] * len(items), items, pure=False)
+        for future in as_completed(futures, loop=client.loop):
+            yield future.result()
+
+
+def _on_worker(job: str, folder: str, item: tuple[Any, ...]) -> Any:
+    os.chdir(folder)
+    return pkgutil.resolve_name(job)(*item)
 
 
 @contextmanager

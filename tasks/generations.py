@@ -5,6 +5,7 @@ the budget. Beside the table: `sampling`, one row per prompt, and pictures/, Par
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from tasks import _pictures, _pipelines, _settings, _shards, _sources, _stage, _tables
 from tasks._schemas import column, schema
+from tasks._settings import UserError
 from tasks.measures import cliques, distances, stopping
 from tasks.measures.identity import hash63, require_distinct
 
@@ -56,6 +58,7 @@ SAMPLING_CHECKS: list[dict[str, Any]] = [
      "kwargs": {"column": "stop_reason", "value_set": ["clique", "futile", "budget", "not_sampled"]}},
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "clique_size", "min_value": 1}},
 ]
+STOPPING = ("first", "budget", "clique_size", "min_rate", "miss_probability")
 PICTURES_PER_SHARD = 4096
 MIN_AGREEING = 3  # two generations agree by chance: below this the medoid is that of all
 COMPARE_PX = 64  # agreement of generations is judged at this side: 16 tiles of 16 px
@@ -80,7 +83,7 @@ def stop_reason(largest: int, n: int, settings: dict[str, Any]) -> str | None:
     if not settings["exhaustive"]:
         if largest >= settings["clique_size"]:
             return "clique"
-        if stopping.is_futile(largest, n, settings["min_rate"], settings["miss_probability"], 1):
+        if max(largest, 1) <= stopping.futile_cliques(*(settings[k] for k in STOPPING))[n]:
             return "futile"
     return "budget" if n >= rounds[-1] else None
 
@@ -134,16 +137,42 @@ def not_sampled(prompt_id: int, release: str) -> dict[str, Any]:
             "clique_size": None, "is_exact_clique": None, "clique_mean_distance": None, "medoid_generation_id": None}
 
 
+def drawn(release: str, prompt: dict[str, Any]) -> list[Any]:
+    """Make the shards of one prompt, on a worker of a cluster; what they depend on besides the prompt."""
+    settings = _settings.settings("generations")
+    sampler, provenance = _loaded(release)
+    sampled(_Draw(sampler, provenance, prompt, settings["seed"]), settings)
+    return provenance
+
+
+@cache
+def _loaded(release: str) -> tuple[_pipelines.Sampler, list[Any]]:
+    """The release's sampler, one per process, and what a picture depends on besides its prompt and number."""
+    settings, accepted = _settings.settings("generations"), _sources.release(release)
+    defaults = {k: settings[k] for k in _sources.SAMPLER}
+    sampler = _pipelines.sampler(accepted, batch_size=settings["batch_size"], device=_settings.settings("compute")["device"], defaults=defaults)
+    return sampler, [accepted.digest, sampler.settings, sampler.stack, settings["version"], settings["seed"], settings["batch_size"]]
+
+
+def _spread(release: str, prompts: list[dict[str, Any]], scheduler: str) -> list[Any]:
+    """Have the workers of a cluster make all shards; what these depend on, which must be the same on all."""
+    items = [(release, prompt) for prompt in prompts]
+    bar = _shards.progress(_shards.spread("tasks.generations:drawn", items, scheduler), len(items), f"generations: '{release}', prompts on workers")
+    different = {_shards.fingerprint(provenance): provenance for provenance in bar}
+    if len(different) > 1:
+        stacks = " / ".join(sorted({str(provenance[2]) for provenance in different.values()}))
+        raise UserError(f"the workers of compute.dask differ ({stacks}), and so do their pictures; give them the same versions and devices")
+    return next(iter(different.values()), [])
+
+
 def main(release: str) -> None:
     """Sample every prompt that the screen chose, one resumable shard per prompt and round; write data/generations/<release>."""
     settings = _settings.settings("generations")
-    accepted = _sources.release(release)
     prompts = {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()}
     screened = _tables.read("screening", release).to_pylist()
-    defaults = {k: settings[k] for k in _sources.SAMPLER}
-    sampler = _pipelines.sampler(accepted, batch_size=settings["batch_size"], device=_settings.settings("compute")["device"], defaults=defaults)
-    provenance = [accepted.digest, sampler.settings, sampler.stack, settings["version"], settings["seed"], settings["batch_size"]]
     chosen = [row["prompt_id"] for row in screened if row["is_sampled"]]
+    scheduler = _settings.settings("compute").get("dask")
+    sampler, provenance = (None, _spread(release, [prompts[i] for i in chosen], scheduler)) if scheduler else _loaded(release)
     rows, summary = [], [not_sampled(row["prompt_id"], release) for row in screened if not row["is_sampled"]]
     writer = _PictureShards(_tables.folder("generations", release) / "pictures")
 
@@ -162,9 +191,12 @@ def main(release: str) -> None:
 
 
 class _Draw:
-    """draw(start, stop): pictures of one prompt, each round from its finished shard where there is one."""
+    """draw(start, stop): pictures of one prompt, each round from its finished shard where there is one.
 
-    def __init__(self, sampler: _pipelines.Sampler, provenance: list[Any], prompt: dict[str, Any], seed: int) -> None:
+    Without a sampler every shard must be there: the workers have made them.
+    """
+
+    def __init__(self, sampler: _pipelines.Sampler | None, provenance: list[Any], prompt: dict[str, Any], seed: int) -> None:
         self.sampler, self.provenance, self.caption, self.seed_id, self.seed = sampler, provenance, prompt["caption"], prompt["seed_id"], seed
         self.n_evaluations = 0
 
@@ -179,6 +211,8 @@ class _Draw:
         return np.stack([_pictures.canonical(data) for data in stored.column("png").to_pylist()])
 
     def _made(self, start: int, stop: int) -> pa.Table:
+        if self.sampler is None:
+            raise UserError("the workers of compute.dask left no shards here; give them this folder's work/ on a file system that all share")
         seeds = self.seeds(stop, start)
         pictures, n_evaluations = self.sampler.pictures([self.caption] * len(seeds), seeds)
         return pa.table({"png": [_pictures.png(p) for p in pictures], "n_evaluations": pa.array([n_evaluations] * len(seeds), pa.int32())})

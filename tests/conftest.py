@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -98,6 +100,11 @@ def eidetic(folder: Path, *words: str, **variables: str) -> subprocess.Completed
     """The command line in the folder, in a process of its own."""
     return subprocess.run([sys.executable, "-m", "flows.cli", *words], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
                           text=True, capture_output=True, timeout=600, check=False)
+
+
+def rows_of(folder: Path, noun: str, release: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a stage's table in a project's folder."""
+    return pq.read_table(folder / "data" / noun / (release or "") / f"{noun}.parquet").to_pylist()
 
 
 @contextmanager

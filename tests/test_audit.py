@@ -22,7 +22,7 @@ import pytest
 from flows import audit as flow
 from flows import server, stages
 from tasks import _database
-from tests.conftest import ROOT, at_work, eidetic, other_project, reproduced, running, until
+from tests.conftest import ROOT, at_work, eidetic, other_project, reproduced, rows_of, running, until
 from tests.toy_project import plant, toy_project
 
 VERBATIM_L2, VERBATIM_MARGIN, NEAR_COPY_MARGIN, MIN_STD = 0.15, 0.7, 0.85, 0.04
@@ -40,10 +40,6 @@ def truth(release: str) -> dict[int, np.ndarray]:
 def rates(release: str) -> dict[int, float]:
     """Share of each prompt's pictures that are verbatim to its own image."""
     return {i: float(((r[:, 0] <= VERBATIM_L2) & (r[:, 1] <= VERBATIM_MARGIN) & (r[:, 2] >= MIN_STD)).mean()) for i, r in truth(release).items()}
-
-
-def rows_of(folder: Path, noun: str, release: str | None = None) -> list[dict[str, Any]]:
-    return pq.read_table(folder / "data" / noun / (release or "") / f"{noun}.parquet").to_pylist()
 
 
 def test_the_audit_finds_what_the_exhaustive_run_finds_at_a_tenth_of_its_cost(audited: Path) -> None:

@@ -1,13 +1,20 @@
 """Rounds stop when they should, seeds belong to their picture, a kill loses no finished round."""
 
+import os
+import shutil
+import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tasks import generations
+from tests.conftest import at_work, running, until
 
 Maker = Callable[..., np.ndarray]
 SETTINGS: dict[str, Any] = {"first": 8, "budget": 64, "clique_size": 10, "edge_l2": 0.1, "min_rate": 0.3, "miss_probability": 0.05,
@@ -66,3 +73,22 @@ def test_pictures_are_gathered_in_shards_that_find_them_again(in_folder: Any, pi
     assert [(r["shard"], r["position"]) for r in rows[3:5]] == [("pictures_00000.parquet", 3), ("pictures_00001.parquet", 0)]
     stored = pq.read_table(in_folder / "pictures" / rows[5]["shard"])
     assert stored.column("generation_id")[rows[5]["position"]].as_py() == rows[5]["generation_id"]
+
+
+def test_two_workers_of_a_cluster_of_which_one_is_killed_draw_the_same_bytes(copy_of_another: Path) -> None:
+    made = copy_of_another / "data" / "generations"
+    alone = {file.relative_to(made): file.read_bytes() for file in sorted(made.rglob("*.parquet"))}
+    shutil.rmtree(made)
+    shutil.rmtree(copy_of_another / "work")
+    params = yaml.safe_load((copy_of_another / "params.yaml").read_text())
+    params["compute"]["dask"] = "local:2"
+    (copy_of_another / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    mark = f"{os.getpid()}-dask"
+    with at_work([sys.executable, "-m", "tasks.generations", "sd-v1.5"], copy_of_another, says="", EIDETIC_TEST_MARK=mark) as stage:
+        shards = copy_of_another / "work" / "generations"
+        assert until(lambda: len(list(shards.glob("*.parquet"))) >= 3 or stage.poll() is not None, 120)
+        workers = [process for process, command in running(mark).items() if any("spawn_main" in part for part in command)]
+        os.kill(workers[0], signal.SIGKILL)
+        assert stage.wait(300) == 0
+    assert not running(mark)
+    assert {file.relative_to(made): file.read_bytes() for file in sorted(made.rglob("*.parquet"))} == alone
