@@ -11,18 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks import _tables
+from tasks import _hostile_models, _tables
 from tasks._settings import TryAgain, UserError
 
 MEMORY = Path("work") / "inputs" / "digests.parquet"
 WEIGHTS = {".safetensors"}
 TEXT = {".json", ".txt", ".model", ".md", ".jinja"}
-PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".onnx", ".npy", ".npz"}
-LIBRARIES = {"diffusers", "transformers"}
-NEVER_LOADED = {"safety_checker"}  # it blacks pictures out; Stable Diffusion 1.x takes it from a module of its own
+LORA = "pytorch_lora_weights.safetensors"  # diffusers' name for it
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SAMPLER = ("n_steps", "guidance_scale", "height_px", "width_px")
-ENTRY = ("model", "revision", *SAMPLER, "kept", "compare_to", "base")  # of a release in params.yaml
+ENTRY = ("model", "revision", *SAMPLER, "lora", "kept", "compare_to", "base")  # of a release in params.yaml
 REVISION = re.compile(r"[0-9a-f]{40}")
 
 
@@ -111,45 +109,28 @@ def accepted(spec: dict[str, Any]) -> Path:
     if wrong:
         raise UserError(f"{wrong} is '{spec[wrong]}'; give a number")
     root = snapshot(str(spec["model"]), spec.get("revision"))
-    reason = refusal(root)
+    reason = _hostile_models.refusal(root)
     if reason:
         raise UserError(reason)
+    if spec.get("lora"):
+        lora_file(str(spec["lora"]))
     if spec.get("kept") and not Path(spec["kept"]).expanduser().is_file():
         raise UserError(f"kept: {spec['kept']} does not exist; name a CSV file with a column key")
     return root
 
 
-def refusal(root: Path) -> str | None:
-    """Why this folder is not loaded, or None: pickles, code, links that leave it, classes from elsewhere."""
-    for name in files(root):
-        path = root / name
-        if path.is_symlink() and not _in_cache(path) and not path.resolve().is_relative_to(root.resolve()):
-            return f"{name} is a link out of the folder"
-        if path.suffix.lower() in PICKLED:
-            return f"{name} is a pickled or unknown kind of weights; convert the release to safetensors"
-        if path.suffix.lower() in (".py", ".so", ".dll"):
-            return f"{name} is code; only pipelines that diffusers itself provides are audited"
-    return _refused_index(root / "model_index.json")
-
-
-def _in_cache(path: Path) -> bool:
-    """The Hub's cache links each file of a snapshot to its blob beside the snapshots."""
-    return path.resolve().parent.name == "blobs" and path.resolve().parent.parent in path.absolute().parents
-
-
-def _refused_index(index: Path) -> str | None:
-    if not index.is_file():
-        return "no model_index.json; not a diffusers pipeline folder"
-    try:
-        parts = json.loads(index.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError):
-        return "model_index.json is not valid JSON"
-    if not isinstance(parts, dict) or not isinstance(parts.get("_class_name"), str):
-        return "model_index.json names no pipeline class of diffusers"
-    for part, where in parts.items():
-        if part not in NEVER_LOADED and isinstance(where, list) and where[0] is not None and where[0] not in LIBRARIES:
-            return f"component {part} comes from '{where[0]}'; only diffusers and transformers are loaded"
-    return None
+def lora_file(path: str) -> Path:
+    """The file of a LoRA: itself, or the one that diffusers' layout has in its folder. Raises UserError with the reason where it may not be loaded."""
+    named = Path(path).expanduser()
+    file = named / LORA if named.is_dir() else named
+    if not file.is_file():
+        raise UserError(f"lora: {file} does not exist; name a .safetensors file, or a folder with {LORA}")
+    if named.is_dir() and not file.resolve().is_relative_to(named.resolve()):
+        raise UserError(f"lora: {file} is a link out of the folder")
+    reason = _hostile_models.refusal_of_lora(file)
+    if reason:
+        raise UserError(f"lora: {reason}")
+    return file
 
 
 def side_px(root: Path) -> int | None:
@@ -184,9 +165,10 @@ class Release:
 
     name: str
     root: Path
-    digest: str  # sha256 over the paths and digests of all its files
+    digest: str  # sha256 over the paths and digests of all its files, and of its LoRA
     settings: dict[str, Any]  # of its sampler, where params.yaml names them with the release
     kept: Path | None  # list of the members it was trained on, where that is not all of them
+    lora: Path | None = None  # file of weights that are loaded on top
 
 
 def release(name: str) -> Release:
@@ -196,6 +178,7 @@ def release(name: str) -> Release:
     if refused:
         raise UserError(f"release '{name}' is refused: {refused['reason']}")
     files = [row for row in rows if row["kind"] == "model"]
-    digest = hashlib.sha256("\n".join(f"{row['path']} {row['sha256']}" for row in files).encode()).hexdigest()
-    kept = next((Path(row["root"]) / row["path"] for row in rows if row["kind"] == "kept"), None)
-    return Release(name, Path(files[0]["root"]), digest, json.loads(files[0]["settings"] or "{}"), kept)
+    loaded = [f"{row['path']} {row['sha256']}" for row in files] + [f"lora {row['sha256']}" for row in rows if row["kind"] == "lora"]
+    digest = hashlib.sha256("\n".join(loaded).encode()).hexdigest()
+    kept, lora = (next((Path(row["root"]) / row["path"] for row in rows if row["kind"] == kind), None) for kind in ("kept", "lora"))
+    return Release(name, Path(files[0]["root"]), digest, json.loads(files[0]["settings"] or "{}"), kept, lora)

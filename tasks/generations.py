@@ -137,34 +137,6 @@ def not_sampled(prompt_id: int, release: str) -> dict[str, Any]:
             "clique_size": None, "is_exact_clique": None, "clique_mean_distance": None, "medoid_generation_id": None}
 
 
-def drawn(release: str, prompt: dict[str, Any]) -> list[Any]:
-    """Make the shards of one prompt, on a worker of a cluster; what they depend on besides the prompt."""
-    settings = _settings.settings("generations")
-    sampler, provenance = _loaded(release)
-    sampled(_Draw(sampler, provenance, prompt, settings["seed"]), settings)
-    return provenance
-
-
-@cache
-def _loaded(release: str) -> tuple[_pipelines.Sampler, list[Any]]:
-    """The release's sampler, one per process, and what a picture depends on besides its prompt and number."""
-    settings, accepted = _settings.settings("generations"), _sources.release(release)
-    defaults = {k: settings[k] for k in _sources.SAMPLER}
-    sampler = _pipelines.sampler(accepted, batch_size=settings["batch_size"], device=_settings.settings("compute")["device"], defaults=defaults)
-    return sampler, [accepted.digest, sampler.settings, sampler.stack, settings["version"], settings["seed"], settings["batch_size"]]
-
-
-def _spread(release: str, prompts: list[dict[str, Any]], scheduler: str) -> list[Any]:
-    """Have the workers of a cluster make all shards; what these depend on, which must be the same on all."""
-    items = [(release, prompt) for prompt in prompts]
-    bar = _shards.progress(_shards.spread("tasks.generations:drawn", items, scheduler), len(items), f"generations: '{release}', prompts on workers")
-    different = {_shards.fingerprint(provenance): provenance for provenance in bar}
-    if len(different) > 1:
-        stacks = " / ".join(sorted({str(provenance[2]) for provenance in different.values()}))
-        raise UserError(f"the workers of compute.dask differ ({stacks}), and so do their pictures; give them the same versions and devices")
-    return next(iter(different.values()), [])
-
-
 def main(release: str) -> None:
     """Sample every prompt that the screen chose, one resumable shard per prompt and round; write data/generations/<release>."""
     settings = _settings.settings("generations")
@@ -188,6 +160,34 @@ def main(release: str) -> None:
     beside = _tables.table(summary, SAMPLING)
     _tables.write(beside, SAMPLING_CHECKS, "generations", release, side="sampling")
     _tables.write(table, CHECKS, "generations", release)
+
+
+def _drawn(release: str, prompt: dict[str, Any]) -> list[Any]:
+    """Make the shards of one prompt, on a worker of a cluster; what they depend on besides the prompt."""
+    settings = _settings.settings("generations")
+    sampler, provenance = _loaded(release)
+    sampled(_Draw(sampler, provenance, prompt, settings["seed"]), settings)
+    return provenance
+
+
+@cache
+def _loaded(release: str) -> tuple[_pipelines.Sampler, list[Any]]:
+    """The release's sampler, one per process, and what a picture depends on besides its prompt and number."""
+    settings, accepted = _settings.settings("generations"), _sources.release(release)
+    defaults = {k: settings[k] for k in _sources.SAMPLER}
+    sampler = _pipelines.sampler(accepted, batch_size=settings["batch_size"], device=_settings.settings("compute")["device"], defaults=defaults)
+    return sampler, [accepted.digest, sampler.settings, sampler.stack, settings["version"], settings["seed"], settings["batch_size"]]
+
+
+def _spread(release: str, prompts: list[dict[str, Any]], scheduler: str) -> list[Any]:
+    """Have the workers of a cluster make all shards; what these depend on, which must be the same on all."""
+    items = [(release, prompt) for prompt in prompts]
+    bar = _shards.progress(_shards.spread("tasks.generations:_drawn", items, scheduler), len(items), f"generations: '{release}', prompts on workers")
+    different = {_shards.fingerprint(provenance): provenance for provenance in bar}
+    if len(different) > 1:
+        stacks = " / ".join(sorted({str(provenance[2]) for provenance in different.values()}))
+        raise UserError(f"the workers of compute.dask differ ({stacks}), and so do their pictures; give them the same versions and devices")
+    return next(iter(different.values()), [])
 
 
 class _Draw:

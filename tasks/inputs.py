@@ -19,7 +19,7 @@ SCHEMA = schema(
     ["path"],
     [
         column("source", pa.string(), "members, held_out, prompts, reviews, or the release's name"),
-        column("kind", pa.string(), "picture_source, model, kept (rows a release was trained on), prompts or reviews"),
+        column("kind", pa.string(), "picture_source, model, lora (weights on top of it), kept (rows a release was trained on), prompts or reviews"),
         column("root", pa.string(), "Folder or file that params.yaml names"),
         column("path", pa.string(), "File, relative to root"),
         column("format", pa.string(), "Format of a training set as params.yaml says; NULL otherwise", nullable=True),
@@ -122,7 +122,8 @@ def _release_rows(name: str, spec: dict[str, Any], digests: _sources.Digests) ->
     names = _sources.files(root)
     settings = {key: spec[key] for key in _sources.SAMPLER if spec.get(key) is not None}
     made = [{**row, "settings": json.dumps(settings)} for row in rows(name, "model", root, names, {n: digests.of(root / n) for n in names})]
-    return made + _file_rows(name, "kept", spec.get("kept"), digests)
+    lora = str(_sources.lora_file(str(spec["lora"]))) if spec.get("lora") else None
+    return made + _file_rows(name, "lora", lora, digests) + _file_rows(name, "kept", spec.get("kept"), digests)
 
 
 if __name__ == "__main__":

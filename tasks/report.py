@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks import _pictures, _sources, _stage, _tables
+from tasks._pages import at_most, percent, rendered
 from tasks.measures import rates
 
 SCHEMA_VERSION = 1
@@ -35,23 +36,6 @@ BINS = ("1", "2-3", "4-9", "10-29", "30-99", "100+")
 BANDS = {"0.05": "Verbatim, l2 up to 0.05", "0.10": "Verbatim, l2 over 0.05 up to 0.10",
          "0.15": "Verbatim, l2 over 0.10 up to 0.15", "beyond": "Verbatim, l2 over 0.15, as params.yaml allows it",
          "near_copy": "Near copies", "template": "Templates"}
-
-
-def percent(share: float | None) -> str:
-    """A share as people read it: whole percents, one digit more below 1 %."""
-    if share is None:
-        return "not measured"
-    if 0 < share < 0.01:
-        return "under 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
-    return f"{100 * share:.0f} %"
-
-
-def at_most(share: float | None) -> str:
-    """An upper bound as people read it: rounded up, so that the sentence never says less than was measured."""
-    if share is None:
-        return "not bounded"
-    digits = 1 if 0 < share < 0.01 else 0
-    return f"{ceil(round(100 * share * 10**digits, 6)) / 10**digits:.{digits}f} %"
 
 
 def main_arm(summary: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -103,6 +87,22 @@ def limits(main: dict[str, Any] | None, controls: list[dict[str, Any]], n_matche
         chance = {"estimate": rates.decoy_fdr(*counts), "upper": rates.decoy_fdr_upper(*counts)}
     return {"n_matched_controls": compared, "smallest_p": rates.smallest_p(compared) if compared else None,
             "n_controls_needed": main["n_controls_needed"] if main else None, "fdr_if_chance": chance}
+
+
+def screened(findings: list[dict[str, Any]], strata: dict[int, str]) -> dict[str, Any] | None:
+    """What the screen cost: targets it dropped, those sampled all the same, and findings below its cut; None without a screen.
+
+    strata by prompt_id. share_high bounds the share of all of the targets' findings that lay below the cut, at 95 %.
+    """
+    targets = [r for r in findings if r["arm"] != "held_out"]
+    if not targets or all(strata[r["prompt_id"]] == "unscreened" for r in targets):
+        return None
+    dropped = [r for r in targets if strata[r["prompt_id"]] == "dropped"]
+    looked = [r for r in dropped if r["n_generations"]]
+    below, above = sum(r["is_extracted"] for r in looked), sum(r["is_extracted"] for r in targets if strata[r["prompt_id"]] == "kept")
+    high = rates.hypergeometric_interval(below, len(looked), len(dropped))[1]
+    return {"n_dropped": len(dropped), "n_sampled": len(looked), "n_findings": below, "share_high": high / (high + above) if high else 0.0,
+            "most_findings": high}
 
 
 def near_controls(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def report(release: str, summary: list[dict[str, Any]], findings: list[dict[str,
            facts: dict[str, Any]) -> dict[str, Any]:
     """The content of audit.json: figures, the extracted findings, and what it takes to do it again. No time stamps.
 
-    facts: n_training_images, checks (rows), and whatever else stands in audit.json as it is.
+    facts: n_training_images, checks (rows), strata (by prompt_id), and whatever else stands in audit.json as it is.
     """
     settings = json.loads(protocol["settings"])
     extracted = sorted((r for r in findings if r["is_extracted"]), key=lambda r: (r["l2"], r["finding_id"]))
@@ -166,7 +166,7 @@ def report(release: str, summary: list[dict[str, Any]], findings: list[dict[str,
     n_cliques = sum(r["match_type"] == "undecided" for r in findings if main and r["arm"] == main["arm"])
     n_generations = sum(r["n_generations"] for r in findings)
     framed = [r for r in summary if r["copies_bin"] == "all" and r["arm"] != "held_out" and r["estimated_total"] is not None]
-    return {k: v for k, v in facts.items() if k != "n_training_images"} | {
+    return {k: v for k, v in facts.items() if k not in ("n_training_images", "strata")} | {
         "schema_version": SCHEMA_VERSION, "release": release, "verdict": verdict(summary, release, n_cliques),
         "model_digest": protocol["model_digest"], "protocol_digest": protocol["protocol_digest"], "stack": protocol["stack"],
         "settings": settings, "arms": summary, "findings": extracted,
@@ -180,29 +180,8 @@ def report(release: str, summary: list[dict[str, Any]], findings: list[dict[str,
                          "training_images": facts["n_training_images"]},
         "estimated_totals": [{"arm": r["arm"], "n_clusters": r["n_clusters"], "estimate": r["estimated_total"],
                               "low": r["estimated_total_low"], "high": r["estimated_total_high"]} for r in framed],
-        "code_bytes": code_bytes(extracted),
+        "code_bytes": code_bytes(extracted), "screen": screened(findings, facts["strata"]),
         "limits": limits(main, controls, settings["findings"]["n_matched_controls"])}
-
-
-def escaped_markdown(text: str) -> str:
-    """Text that Markdown and HTML show as it is: no markup, no table cell, no automatic link."""
-    plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    marked = "".join(f"\\{c}" if c in "\\`*_{}[]#|~@" else c for c in plain).replace(":/", "\\:/").replace("www.", "www\\.")
-    return f"\\{marked}" if marked.startswith(("-", "+", "=")) else marked
-
-
-def rendered(template: str, content: dict[str, Any], *, html: bool) -> str:
-    """A template of this folder filled; undefined names are errors, HTML is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=html,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                                     keep_trailing_newline=True)
-    environment.filters |= {"percent": percent, "at_most": at_most, "md": escaped_markdown, "grouped": "{:,}".format,
-                            "unbroken": lambda text: str(text).replace(" %", "\u00a0%"),
-                            "dashed": lambda text: text.replace("-", "–"),
-                            "fixed": lambda value, digits: "–" if value is None else f"{value:.{digits}f}"}
-    return environment.get_template(template).render(content)
 
 
 def content(audit: dict[str, Any], findings: list[dict[str, Any]], checks: list[dict[str, Any]],
@@ -230,6 +209,7 @@ def main(release: str) -> None:
     checks = _checks(release)
     members = {r["key"] for r in images.values() if r["split"] == "member"}
     facts = {"n_training_images": _n_trained_on(members, _sources.release(release).kept), "checks": checks} | _facts(release)
+    facts["strata"] = {r["prompt_id"]: r["stratum"] for r in _tables.read("screening", release).to_pylist()}
     audit = report(release, _tables.read("summary", release).to_pylist(), findings, protocol, facts)
     filled = content(audit, findings, checks, _shown(release, images))
     folder = Path("reports") / release

@@ -87,7 +87,7 @@ def main(release: str) -> None:
     defaults = {k: sampling[k] for k in _sources.SAMPLER}
     sampler = _pipelines.sampler(accepted, batch_size=sampling["batch_size"], device=_settings.settings("compute")["device"], defaults=defaults)
     judged = {block: _settings.settings(block) for block in ("screening", "generations", "matches", "findings", "summary")}
-    bound = protocol(release, accepted.digest, sampler.stack, prompts, judged | {"sampler": sampler.settings})
+    bound = protocol(release, accepted.digest, sampler.stack, prompts, judged | {"sampler": sampler.settings, "loaded": sampler.loaded})
     _tables.write(bound, [], "screening", release, side="protocol")
     if sampling["exhaustive"] or not sampler.has_guidance_pair:
         made = screening(prompts, None, 0, release, settings)

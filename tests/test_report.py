@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import hypergeom
 
-from tasks import report
+from tasks import _pages, report
 
 CAPTION = "<img src=x onerror=alert(1)>"
 HOSTILE = f"</script>{CAPTION}\"' [click](javascript:alert(1)) | `x` http://a.example www.b.example \u202e {{{{ 700 * 7 }}}}"
@@ -59,7 +60,8 @@ def clique_alone() -> dict[str, Any]:
 
 def audited_tables(findings: list[dict[str, Any]], summary: list[dict[str, Any]]) -> dict[str, Any]:
     facts = {"n_training_images": 100, "checks": [], "canaries": [], "compared_at_px": 32, "model_bytes": 10, "sampler": {},
-             "packages": {"torch": "2"}, "descriptor": "sscd"}
+             "packages": {"torch": "2"}, "descriptor": "sscd",
+             "strata": {r["prompt_id"]: "kept" if r["n_generations"] else "dropped" for r in findings}}
     protocol = {"protocol_digest": "p" * 16, "model_digest": "m" * 64, "stack": "cpu", "settings": json.dumps(SETTINGS)}
     return report.report("v1", summary, findings, protocol, facts)
 
@@ -71,7 +73,7 @@ def filled(findings: list[dict[str, Any]], summary: list[dict[str, Any]]) -> dic
 
 
 def page_of(findings: list[dict[str, Any]], summary: list[dict[str, Any]]) -> str:
-    return report.rendered("report.html.jinja", filled(findings, summary), html=True)
+    return _pages.rendered("report.html.jinja", filled(findings, summary), html=True)
 
 
 class Elements(HTMLParser):
@@ -130,12 +132,14 @@ def test_the_verdict_of_other_arms_names_them_and_counts_in_the_singular() -> No
     assert "1 of 64 it never saw does" in report.verdict([arm(flagged=1)], "v1")
 
 
-def test_an_upper_bound_is_never_rounded_down() -> None:
-    shares = (0.0, 0.0031, 0.0601, 0.07, 1.0)
-    assert [report.at_most(x) for x in shares] == ["0 %", "0.4 %", "7 %", "7 %", "100 %"]
-    assert [report.percent(x) for x in shares] == ["0 %", "0.3 %", "6 %", "7 %", "100 %"]
-    assert report.percent(0.0004) == "under 0.1 %"
-    assert (report.at_most(None), report.percent(None)) == ("not bounded", "not measured")
+def test_what_the_screen_may_have_missed_is_bounded_by_those_it_dropped_and_that_were_sampled_all_the_same() -> None:
+    kept = [finding(number=i) for i in range(30)]
+    dropped = [finding(number=i, is_extracted=i == 30, n_generations=16 if i < 35 else 0) for i in range(30, 70)]
+    strata = {r["prompt_id"]: "kept" if r["prompt_id"] < 30 else "dropped" for r in [*kept, *dropped]}
+    said = report.screened([*kept, *dropped, control(99)], strata)
+    most = max(k for k in range(41) if hypergeom.cdf(1, 40, k, 5) > 0.025)
+    assert said == {"n_dropped": 40, "n_sampled": 5, "n_findings": 1, "most_findings": most, "share_high": most / (most + 30)}
+    assert report.screened(kept, dict.fromkeys(range(30), "unscreened")) is None
 
 
 def test_audit_json_counts_what_the_tables_say() -> None:
@@ -185,7 +189,7 @@ def test_the_page_has_at_most_five_hundred_pairs_and_says_where_the_rest_is() ->
 def test_every_case_has_a_page_that_asks_for_nothing(findings: list[dict[str, Any]], summary: list[dict[str, Any]]) -> None:
     page = page_of(findings, summary)
     assert_asks_for_nothing(page)
-    assert report.rendered("audit_card.md.jinja", filled(findings, summary), html=False).startswith("## Memorization audit")
+    assert _pages.rendered("audit_card.md.jinja", filled(findings, summary), html=False).startswith("## Memorization audit")
 
 
 def test_hostile_captions_are_text_in_the_page_and_in_the_card() -> None:
@@ -193,7 +197,7 @@ def test_hostile_captions_are_text_in_the_page_and_in_the_card() -> None:
     page = page_of([copy], [arm()])
     assert "<img src=x" not in page and html.escape(CAPTION) in page and page.count("</script>") == 1 and "{{ 700 * 7 }}" in page
     assert [a["alt"] for tag, a in Elements(page).tags if tag == "img"][0].startswith("Generated from the prompt: </script><img")
-    card = report.rendered("audit_card.md.jinja", filled([copy], [arm()]), html=False)
+    card = _pages.rendered("audit_card.md.jinja", filled([copy], [arm()]), html=False)
     assert "<" not in card and "&lt;img src=x onerror=alert(1)&gt;" in card
     row = next(line for line in card.splitlines() if "onerror" in line)
     assert len(re.findall(r"(?<!\\)\|", row)) == 7 and "[click]" not in row and "http://" not in row and "www.b" not in row

@@ -1,8 +1,6 @@
-"""Hostile and broken releases are refused in one line and run nothing; files are read once."""
+"""What params.yaml names is found or refused in one line; files are read once."""
 
 import json
-import os
-import pickle
 from pathlib import Path
 
 import pytest
@@ -15,58 +13,7 @@ def pipeline_folder(folder: Path, **index: object) -> Path:
     (folder / "unet").mkdir(parents=True)
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"], **index}))
     (folder / "unet" / "config.json").write_text(json.dumps({"sample_size": 8}))
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
     return folder
-
-
-class Marker:
-    """A pickle that leaves a file behind where it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (open, (str(self.path), "w"))
-
-
-def test_accepts_a_plain_diffusers_folder(tmp_path: Path) -> None:
-    assert _sources.refusal(pipeline_folder(tmp_path / "model")) is None
-
-
-def test_refuses_pickled_weights_and_loads_nothing(tmp_path: Path) -> None:
-    model = pipeline_folder(tmp_path / "model")
-    (model / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Marker(tmp_path / "ran")))
-    assert "safetensors" in str(_sources.refusal(model))
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [("pipeline.py", "is code"), ("unet/extra.pkl", "pickled"), ("unet/weights.ckpt", "pickled")],
-)
-def test_refuses_code_and_unknown_weights_by_name(tmp_path: Path, name: str, said: str) -> None:
-    model = pipeline_folder(tmp_path / "model")
-    (model / name).write_text("open('ran', 'w')")
-    assert said in str(_sources.refusal(model))
-
-
-def test_refuses_classes_from_elsewhere_and_a_class_name_that_is_a_list(tmp_path: Path) -> None:
-    assert "'evil'" in str(_sources.refusal(pipeline_folder(tmp_path / "a", vae=["evil", "Vae"])))
-    assert "names no pipeline class" in str(_sources.refusal(pipeline_folder(tmp_path / "b", _class_name=["pipeline", "Custom"])))
-
-
-def test_refuses_a_link_out_of_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "secret.json").write_text("{}")
-    model = pipeline_folder(tmp_path / "model")
-    os.symlink(tmp_path / "secret.json", model / "unet" / "more.json")
-    assert "link out of the folder" in str(_sources.refusal(model))
-
-
-def test_stable_diffusion_1_is_taken_though_its_safety_checker_is_from_elsewhere(tmp_path: Path) -> None:
-    model = pipeline_folder(tmp_path / "model", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
-    assert _sources.refusal(model) is None
-    model = pipeline_folder(tmp_path / "other", scheduler=["stable_diffusion", "AnyScheduler"])
-    assert "component scheduler comes from 'stable_diffusion'" in str(_sources.refusal(model))
 
 
 def test_a_hub_id_needs_a_pinned_revision() -> None:
@@ -77,6 +24,17 @@ def test_a_hub_id_needs_a_pinned_revision() -> None:
 def test_a_missing_folder_is_named_with_the_way_out() -> None:
     with pytest.raises(UserError, match="./nowhere does not exist; give a diffusers folder"):
         _sources.snapshot("./nowhere", None)
+
+
+def test_a_lora_is_a_file_or_a_folder_in_diffusers_layout(tmp_path: Path) -> None:
+    weights = (2).to_bytes(8, "little") + b"{}"
+    (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(weights)
+    (tmp_path / "lora.bin").write_bytes(weights)
+    assert _sources.lora_file(str(tmp_path)) == _sources.lora_file(str(tmp_path / "pytorch_lora_weights.safetensors"))
+    with pytest.raises(UserError, match="lora: lora.bin is no .safetensors file; convert the LoRA"):
+        _sources.lora_file(str(tmp_path / "lora.bin"))
+    with pytest.raises(UserError, match="lora: .*other does not exist; name a .safetensors file, or a folder with pytorch_lora_weights"):
+        _sources.lora_file(str(tmp_path / "other"))
 
 
 def test_release_names_may_have_dots_but_lead_nowhere_else() -> None:

@@ -1,0 +1,43 @@
+"""Templates filled for people: numbers as they are read, hostile text escaped."""
+
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+
+def percent(share: float | None) -> str:
+    """A share as people read it: whole percents, one digit more below 1 %."""
+    if share is None:
+        return "not measured"
+    if 0 < share < 0.01:
+        return "under 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
+    return f"{100 * share:.0f} %"
+
+
+def at_most(share: float | None) -> str:
+    """An upper bound as people read it: rounded up, so that the sentence never says less than was measured."""
+    if share is None:
+        return "not bounded"
+    digits = 1 if 0 < share < 0.01 else 0
+    return f"{ceil(round(100 * share * 10**digits, 6)) / 10**digits:.{digits}f} %"
+
+
+def escaped_markdown(text: str) -> str:
+    """Text that Markdown and HTML show as it is: no markup, no table cell, no automatic link."""
+    plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    marked = "".join(f"\\{c}" if c in "\\`*_{}[]#|~@" else c for c in plain).replace(":/", "\\:/").replace("www.", "www\\.")
+    return f"\\{marked}" if marked.startswith(("-", "+", "=")) else marked
+
+
+def rendered(template: str, content: dict[str, Any], *, html: bool) -> str:
+    """A template of this folder filled; undefined names are errors, HTML is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=html,
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                                     keep_trailing_newline=True)
+    environment.filters |= {"percent": percent, "at_most": at_most, "md": escaped_markdown, "grouped": "{:,}".format,
+                            "unbroken": lambda text: str(text).replace(" %", "\u00a0%"),
+                            "dashed": lambda text: text.replace("-", "–"),
+                            "fixed": lambda value, digits: "–" if value is None else f"{value:.{digits}f}"}
+    return environment.get_template(template).render(content)
