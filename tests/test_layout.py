@@ -32,9 +32,9 @@ OUTSIDE = {  # what a pure function does not call: modules and functions, with a
     ".open", ".read_text", ".read_bytes", ".write_text", ".write_bytes", ".unlink", ".mkdir", ".rmdir", ".touch", ".rename", ".exists", ".is_file",
     ".is_dir", ".stat", ".glob", ".rglob", ".iterdir", ".tofile",
 }
-PURE = {"tasks._pages.at_most", "tasks._pages.percent",   # of tasks/_*.py, what a pure function may call all the same
-    "tasks._schemas.column", "tasks._schemas.schema", "tasks._schemas.keys_of", "tasks._settings.UserError", "tasks._settings.TryAgain",
-    "tasks._tables.table", "tasks._shards.fingerprint",
+PURE = {  # of tasks/_*.py, what a pure function may call all the same
+    "tasks._pages.at_most", "tasks._pages.percent", "tasks._schemas.column", "tasks._schemas.schema", "tasks._schemas.keys_of", "tasks._settings.UserError",
+    "tasks._settings.TryAgain", "tasks._tables.table", "tasks._shards.fingerprint",
     *(f"tasks._pictures.{name}" for name in ("canonical", "resized", "enlarged", "png", "webp", "jpeg_size", "scan_size", "pixel_digest", "altered")),
 }
 by_name = lambda paths: pytest.mark.parametrize("path", paths, ids=lambda p: p.relative_to(ROOT).as_posix())

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from tasks.measures.stopping import cumulative_rounds, first_futile_n, is_futile, n_always_drawn
+from tasks.measures.stopping import cumulative_rounds, first_futile_n, futile_cliques, is_futile, n_always_drawn
 
 ROUNDS = cumulative_rounds(8, 512)
 quick = settings(deadline=None, max_examples=80)
@@ -102,6 +102,42 @@ def test_a_prompt_that_never_returns_its_image_is_given_up_early():
 def test_without_the_division_by_looks_the_misses_add_up():
     once, seven = (given_up_share(0.1, 0.1, looks, 4000, 4) for looks in (1, len(ROUNDS)))
     assert once > 5 * seven
+
+
+def given_up(rate: float, futile: dict[int, int], clique_size: int, n_prompts: int, seed: int) -> float:
+    """Share of simulated prompts of this rate whose hits are at most as many as futile says at a round before a clique is complete."""
+    shown = np.random.default_rng(seed).random((n_prompts, max(futile))) < rate
+    going, lost = np.ones(n_prompts, bool), np.zeros(n_prompts, bool)
+    for n, largest in futile.items():
+        hits = shown[:, :n].sum(axis=1)
+        going &= hits < clique_size
+        lost |= going & (largest > 0) & (hits <= largest)
+        going &= ~lost
+    return float(lost.mean())
+
+
+@pytest.mark.parametrize(("min_rate", "missed"), [(0.3, 0.0388), (0.1, 0.0428), (0.02, 0.0497), (0.2, 0.0422), (0.5, 0.0458)])
+def test_over_all_rounds_a_prompt_worth_finding_is_given_up_with_at_most_the_miss_probability(min_rate, missed):
+    futile, slack = futile_cliques(8, 512, 10, min_rate, 0.05), 3 * np.sqrt(0.05 * 0.95 / 20_000)
+    assert given_up(min_rate, futile, 10, 20_000, 5) == pytest.approx(missed, abs=slack)
+    assert all(given_up(factor * min_rate, futile, 10, 4000, 6) <= 0.05 for factor in (1.2, 1.5, 1.9))
+
+
+@given(st.integers(1, 40), st.integers(1, 100), st.integers(1, 12), st.floats(0.02, 0.7), st.sampled_from([0.01, 0.05, 0.2]))
+@settings(deadline=None, max_examples=25)
+def test_whatever_the_settings_the_total_keeps_to_the_miss_probability_and_a_look_to_its_own(first, budget, clique_size, min_rate, miss):
+    futile = futile_cliques(first, budget, clique_size, min_rate, miss)
+    assert list(futile) == cumulative_rounds(first, budget)
+    assert all(0 <= largest < clique_size for largest in futile.values())
+    assert all(is_futile(largest, n, min_rate, miss, 1) for n, largest in futile.items() if largest)
+    assert given_up(min_rate, futile, clique_size, 2000, 7) <= miss + 4 * np.sqrt(miss * (1 - miss) / 2000)
+
+
+def test_at_the_default_rate_no_look_is_stricter_than_it_would_be_alone():
+    """So the pictures of an audit with min_rate 0.3 are those it always drew; at 0.1 the fifth round asks for one hit less."""
+    alone = {rate: {n: max((c for c in range(1, 10) if is_futile(c, n, rate, 0.05, 1)), default=0) for n in ROUNDS} for rate in (0.3, 0.1)}
+    assert futile_cliques(8, 512, 10, 0.3, 0.05) == alone[0.3] == {8: 0, 16: 1, 32: 4, 64: 9, 128: 9, 256: 9, 512: 9}
+    assert futile_cliques(8, 512, 10, 0.1, 0.05) == alone[0.1] | {128: 5}
 
 
 @pytest.mark.parametrize("wrong", [(0.0, 0.05, 1), (1.0, 0.05, 1), (0.3, 0.0, 1), (0.3, 1.0, 1), (0.3, 0.05, 0)])

@@ -1,8 +1,11 @@
 """How far apart pictures are in pixels: RMS distances, whole, by tile, adapted, and against the nearest other picture."""
 
+from collections.abc import Iterable
 from typing import overload
 
 import numpy as np
+
+COLUMNS = 4096  # of a matrix product: few enough for its float64 copies to stay in the cache, enough for the product to be worth it
 
 
 def l2(a: np.ndarray, b: np.ndarray) -> float:
@@ -26,34 +29,31 @@ def tiled_l2(a: np.ndarray, b: np.ndarray, tiles: int = 4) -> float:
 
 
 def pairwise_l2(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[n, m] float32 l2 between the flat pictures a [n, d] and b [m, d], by one matrix product.
+    """[n, m] float32 l2 between the flat pictures a [n, d] and b [m, d], by matrix products.
 
-    Exact to about 1e-7, down to l2 = 0: the product is taken in float64 around the common mean. Raises ValueError when the
-    widths differ.
+    Exact to about 1e-7, down to l2 = 0: the products are taken in float64, COLUMNS columns at a time, so that little is
+    copied. Raises ValueError when the widths differ.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"pairwise_l2 needs [n, d] and [m, d], not {a.shape} and {b.shape}; flatten the pictures first")
     if not a.size or not b.size:
         return np.zeros((len(a), len(b)), np.float32)
-    centre = b.mean(axis=0, dtype=np.float64)
-    x = a - centre
-    y = x if a is b else b - centre
-    squared = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1)[None, :] - 2 * (x @ y.T)
-    # float64 leaves about 1e-15 of the norms where two rows are equal; without this the root would show 3e-8 for a copy
-    squared[squared < 1e-13 * a.shape[1]] = 0
-    return np.asarray(np.sqrt(squared / a.shape[1]), np.float32)
+    parts = [slice(start, start + COLUMNS) for start in range(0, a.shape[1], COLUMNS)]
+    return _summed_l2(((a[:, part], None if a is b else b[:, part]) for part in parts), a.shape[1])
 
 
 def pairwise_tiles(pictures: np.ndarray, tiles: int = 4) -> np.ndarray:
-    """[tiles * tiles, n, n] float32 l2 of each tile between all pictures [n, h, w, 3], one matrix product per tile.
+    """[tiles * tiles, n, n] float32 l2 of each tile between all pictures [n, h, w, 3], by matrix products as in pairwise_l2.
 
     Tiles in row-major order. Raises ValueError when a side has fewer pixels than tiles.
     """
-    cuts = tile_slices(pictures.shape[1], pictures.shape[2], tiles)
-    out = np.empty((len(cuts), len(pictures), len(pictures)), np.float32)
-    for tile, (rows, columns) in enumerate(cuts):
-        flat = pictures[:, rows, columns].reshape(len(pictures), -1)
-        out[tile] = pairwise_l2(flat, flat)
+    cuts, n = tile_slices(pictures.shape[1], pictures.shape[2], tiles), len(pictures)
+    out = np.empty((len(cuts), n, n), np.float32)
+    for tile, (rows, columns) in enumerate(cuts if n else ()):
+        of_tile = pictures[:, rows, columns]
+        step = max(1, COLUMNS // of_tile[0, 0].size)
+        bands = (of_tile[:, row:row + step].reshape(n, -1) for row in range(0, of_tile.shape[1], step))
+        out[tile] = _summed_l2(((band, None) for band in bands), of_tile[0].size)
     return out
 
 
@@ -118,6 +118,22 @@ def tile_slices(height: int, width: int, tiles: int) -> list[tuple[slice, slice]
     if tiles < 1 or min(height, width) < tiles:
         raise ValueError(f"a picture of {height} x {width} px has no {tiles} x {tiles} tiles; use larger pictures or fewer tiles")
     return [(rows, columns) for rows in _cuts(height, tiles) for columns in _cuts(width, tiles)]
+
+
+def _summed_l2(parts: Iterable[tuple[np.ndarray, np.ndarray | None]], width: int) -> np.ndarray:
+    """[n, m] float32 l2 of rows of this width, given as parts of their columns; the second of a part is None where both sides are one."""
+    products, norms_a, norms_b = np.zeros(()), np.zeros(()), np.zeros(())
+    for a, b in parts:
+        x = a.astype(np.float64)
+        y = x if b is None else b.astype(np.float64)
+        product = x @ y.T
+        products = products + product
+        norms_a = norms_a + (product.diagonal() if b is None else np.vecdot(x, x))
+        norms_b = norms_a if b is None else norms_b + np.vecdot(y, y)
+    squared = np.add.outer(norms_a, norms_b) - 2 * products
+    # float64 leaves about 1e-15 of the norms where two rows are equal; without this the root would show 3e-8 for a copy
+    squared[squared < 1e-13 * width] = 0
+    return np.asarray(np.sqrt(squared / width), np.float32)
 
 
 def _cuts(side: int, tiles: int) -> list[slice]:

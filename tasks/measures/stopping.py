@@ -1,7 +1,9 @@
 """When to stop drawing pictures of a prompt: rounds that double, and a bound on what giving up may miss."""
 
+from functools import lru_cache
 from itertools import count
 
+import numpy as np
 from scipy.stats import binom
 
 
@@ -39,6 +41,25 @@ def first_futile_n(min_rate: float, miss_probability: float, looks: int) -> int:
     8 to 512: 21, 68 and 349. Raises ValueError as is_futile does.
     """
     return next(n for n in count(1) if is_futile(1, n, min_rate, miss_probability, looks))
+
+
+@lru_cache(maxsize=32)
+def futile_cliques(first: int, budget: int, clique_size: int, min_rate: float, miss_probability: float) -> dict[int, int]:
+    """By round, the largest clique with which a prompt is given up there; 0 where none is.
+
+    The largest that is_futile allows at a single look with which, too, a prompt of rate min_rate is given up with at most
+    miss_probability over all rounds together. That total is enumerated: hits agree with each other, and clique_size of them
+    stop the prompt before. Raises ValueError as cumulative_rounds and is_futile do.
+    """
+    going, drawn, left, found = np.eye(1, clique_size)[0], 0, miss_probability, {}  # going [hits]: chance to be drawn on with so many
+    for n in cumulative_rounds(first, budget):
+        going = np.convolve(going, binom.pmf(np.arange(clique_size), n - drawn, min_rate))[:clique_size]
+        missed, drawn = np.cumsum(going), n
+        found[n] = max((c for c in range(1, clique_size) if missed[c] <= left and is_futile(c, n, min_rate, miss_probability, 1)), default=0)
+        if found[n]:
+            left -= missed[found[n]]
+            going[: found[n] + 1] = 0
+    return found
 
 
 def n_always_drawn(first: int, budget: int, clique_size: int, min_rate: float, miss_probability: float) -> int:
