@@ -32,7 +32,7 @@ def cost(prompts: dict[str, Any], screening: dict[str, Any], generations: dict[s
     A guided step is two evaluations. Least: no prompt shows a pair, and each is given up at the first round that allows it; most:
     every prompt goes to the budget.
     """
-    n = n_prompts if n_prompts is not None else sum(v for k, v in prompts.items() if k.startswith("n_") and isinstance(v, int))
+    n = n_prompts if n_prompts is not None else _n_asked(prompts)
     is_guided = float(sampler["guidance_scale"] or 0) > 1
     per_picture = int(sampler["n_steps"]) * (2 if is_guided else 1)
     published = n * PUBLISHED_PER_PROMPT
@@ -45,6 +45,13 @@ def cost(prompts: dict[str, Any], screening: dict[str, Any], generations: dict[s
     first = next((r for r in stopping.cumulative_rounds(generations["first"], generations["budget"]) if r >= futile), generations["budget"])
     return Cost(n, n_prompts is not None, 2 * screening["n_seeds"] * n if is_screened else 0, round(sampled * first * per_picture),
                 round(sampled * (generations["budget"] + generations["n_fresh"]) * per_picture), published)
+
+
+def _n_asked(prompts: dict[str, Any]) -> int:
+    """Prompts that params.yaml asks for: calibrating controls are some of the held-out ones, a custom list counts its lines."""
+    custom = Path(prompts["custom"]) if prompts.get("custom") else None
+    listed = len(custom.read_text(encoding="utf-8", errors="replace").splitlines()) if custom and custom.is_file() else 0
+    return listed + sum(v for k, v in prompts.items() if k.startswith("n_") and k != "n_calibrating" and isinstance(v, int))
 
 
 def of_release(name: str) -> Cost:

@@ -51,10 +51,13 @@ def build(path: Path, sources: dict[str, Source], scripts: Iterable[Path], check
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
-    """A reader's connection: it cannot write, and sees no other file. Raises UserError where there is no database."""
+    """A reader's connection: it cannot write, and sees no other file. Raises UserError where there is no database, or a broken one."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; make it with `dvc repro warehouse`")
-    return duckdb.connect(str(path), read_only=True, config=OFFLINE | {"enable_external_access": "false"})
+    try:
+        return duckdb.connect(str(path), read_only=True, config=OFFLINE | {"enable_external_access": "false"})
+    except duckdb.Error as error:
+        raise UserError(f"{path} cannot be opened: {_first_line(error)}; build it again with `dvc repro -f -s warehouse`") from None
 
 
 def rows(path: Path, query: str) -> pa.Table:

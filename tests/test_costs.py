@@ -51,6 +51,12 @@ def test_before_the_prompts_are_chosen_the_settings_bound_their_number() -> None
     assert (made.n_prompts, made.is_counted) == (10, False)
 
 
+def test_calibrating_controls_are_held_out_ones_and_a_custom_list_counts_its_lines(in_folder: Path) -> None:
+    Path("mine.txt").write_text("a cat\na dog\n")
+    made = _costs.cost(PROMPTS | {"n_calibrating": 2, "custom": "mine.txt"}, SCREENING, GENERATIONS, GUIDED, None)
+    assert made.n_prompts == 12
+
+
 def test_a_release_is_counted_with_its_own_sampler_and_the_prompts_there_are(in_folder: Path) -> None:
     (in_folder / "model" / "unet").mkdir(parents=True)
     (in_folder / "model" / "unet" / "config.json").write_text("{}")

@@ -48,6 +48,14 @@ def test_a_broken_rule_is_named_with_rows_and_leaves_the_old_file(built: Path) -
     assert PATH.read_bytes() == before and sorted(p.name for p in built.glob("t.duckdb*")) == ["t.duckdb"]
 
 
+@pytest.mark.parametrize("n_bytes", [0, 5000])
+def test_a_cut_database_is_named_with_the_command_that_builds_it_again(built: Path, n_bytes: int) -> None:
+    PATH.write_bytes(PATH.read_bytes()[:n_bytes])
+    with pytest.raises(UserError, match=r"t.duckdb cannot be opened: .*; build it again with `dvc repro -f -s warehouse`") as error:
+        _database.shown(PATH, "select 1", "table")
+    assert "\n" not in str(error.value)
+
+
 def test_a_missing_database_is_named_with_the_command_that_makes_it(in_folder: Path) -> None:
     with pytest.raises(UserError, match="dvc repro warehouse"):
         _database.rows(PATH, "select 1")
