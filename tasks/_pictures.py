@@ -243,4 +243,7 @@ class GenerationReader:
 
     def reduced(self, rows: list[dict[str, Any]], side: int) -> np.ndarray:
         """[n, side, side, 3] float32 in [0, 1] of rows of `generations`, in their order."""
-        return np.stack([resized(self.pixels(row), side) for row in rows]) / np.float32(255)
+        out = np.empty((len(rows), side, side, 3), np.float32)
+        for i, row in enumerate(rows):
+            out[i] = resized(self.pixels(row), side) / np.float32(255)
+        return out

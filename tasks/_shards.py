@@ -37,6 +37,11 @@ def shard(stage: str, key: str, make: Callable[[], pa.Table]) -> pa.Table:
     return pq.read_table(path)
 
 
+def remove(stage: str, key: str) -> None:
+    """Remove the finished shard of this key, if it is there."""
+    (WORK / stage / f"{key}.parquet").unlink(missing_ok=True)
+
+
 def spread(job: str, items: list[tuple[Any, ...]], scheduler: str) -> Iterator[Any]:
     """What job returns for each item, as each is done, on the workers of a Dask cluster: "local", "local:2", or a scheduler's address.
 

@@ -44,7 +44,7 @@ SCHEMA = schema(
         column("adaptive_l2", pa.float32(), "Of the medoid to the picture", nullable=True),
         column("margin", pa.float32(), "Of the medoid to the picture's cluster; for a template inside its fixed region", nullable=True),
         column("similarity", pa.float32(), "Cosine of the descriptors of the medoid and the picture", nullable=True),
-        column("closest_l2", pa.float32(), "Smallest l2 of any generation of the prompt to the picture's cluster", nullable=True),
+        column("closest_l2", pa.float32(), "Smallest l2 of any generation of the prompt that is kept to the picture's cluster", nullable=True),
         column("template_share", pa.float32(), "Share of variance in the fixed region; NULL but for templates", nullable=True),
         column("template_mask", pa.string(), "Fixed region, a bit per pixel row by row, hexadecimal; NULL but for templates", nullable=True),
         column("eidetic_k", pa.int32(), "Images it was trained on within 0.05 of the picture (0: on other copies only); NULL unless extracted", nullable=True),
@@ -110,7 +110,8 @@ def verdict(rows: list[dict[str, Any]], sampling: dict[str, Any], min_similarity
 
 def hits(evidence: Evidence, cluster_id: int, s: dict[str, Any]) -> tuple[int, int]:
     """Verbatim generations of a cluster and pictures judged, over those that every prompt gets and the fresh ones."""
-    judged = [g for g in evidence.generations if g["index"] < s["n_always_drawn"] or g["is_fresh"]]
+    n_always = s["n_always_drawn" if evidence.sampling["clique_size"] >= s["clique_size"] else "n_always_kept"]
+    judged = [g for g in evidence.generations if g["index"] < n_always or g["is_fresh"]]
     n_hits = sum(any(m["cluster_id"] == cluster_id and verdicts.is_verbatim(m["l2"], m["margin"], s["verbatim_l2"], s["verbatim_margin"])
                      for m in evidence.matches.get(g["generation_id"], [])) for g in judged)
     return n_hits, len(judged)
@@ -161,8 +162,7 @@ def findings(evidence: list[Evidence], unsampled: list[dict[str, Any]], nearest_
     rows = [finding(e, threshold, settings) | _of_prompt(e.prompt, release, e.sampling["n_evaluations"] + screen_evaluations[e.prompt["prompt_id"]])
             for e in evidence]
     for prompt in unsampled:
-        empty = dict.fromkeys([*COPIED, *UNKNOWN])
-        rows.append(empty | {"match_type": "none", "n_generations": 0, "n_judged": 0, "n_hits": 0} |
+        rows.append(dict.fromkeys([*COPIED, *UNKNOWN]) | {"match_type": "none", "n_generations": 0, "n_judged": 0, "n_hits": 0} |
                     _of_prompt(prompt, release, screen_evaluations[prompt["prompt_id"]]))
     scores = {e.prompt["prompt_id"]: score(e) for e in evidence} | {p["prompt_id"]: -np.inf for p in unsampled}
     density = {r["prompt_id"]: nearest_other.get(r["own_image"]) or 1.0 for r in rows}
@@ -198,8 +198,7 @@ def main(release: str) -> None:
     screen = {r["prompt_id"]: r["n_evaluations"] for r in _tables.read("screening", release).to_pylist()}
     rows = findings(evidence, unsampled, {i: r["nearest_other_l2"] for i, r in counted.items()}, release=release, screen_evaluations=screen,
                     settings=settings)
-    members = _members(release, images)
-    library = _Library(images, members, {i: r["cluster_id"] for i, r in counted.items()}, size_px)
+    library = _Library(images, _members(release, images), {i: r["cluster_id"] for i, r in counted.items()}, size_px)
     generated = _pictures.GenerationReader(release)
     of_prompt = {e.prompt["prompt_id"]: e for e in evidence}
     n_copies = library.n_copies(_tables.read("duplicates", side="pairs").filter(pc.field("is_copy")))
@@ -222,10 +221,11 @@ def main(release: str) -> None:
 
 
 def _stopping(generations: dict[str, Any]) -> dict[str, Any]:
-    """What the verdict must know of how generations were drawn."""
-    always = generations["budget"] if generations["exhaustive"] else stopping.n_always_drawn(
-        *(generations[k] for k in ("first", "budget", "clique_size", "min_rate", "miss_probability")))
-    return {"clique_size": generations["clique_size"], "edge_l2": generations["edge_l2"], "n_always_drawn": always}
+    """What the verdict must know of how generations were drawn, and of a prompt that is not flagged how many of them were kept."""
+    first = stopping.n_always_drawn(*(generations[k] for k in ("first", "budget", "clique_size", "min_rate", "miss_probability")))
+    drawn = generations["budget"] if generations["exhaustive"] else first
+    return {k: generations[k] for k in ("clique_size", "edge_l2")} | {
+        "n_always_drawn": drawn, "n_always_kept": first if generations["keep"] == "flagged" else drawn}
 
 
 def _as_template(row: dict[str, Any], pictures: np.ndarray, library: "_Library", settings: dict[str, Any]) -> None:

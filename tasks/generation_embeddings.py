@@ -1,7 +1,7 @@
 """Copy-detection descriptors of the generations. One row per generation.
 
-Made with the same model and the same preprocessing as those of the training set, and refused where these differ; the
-clip-retrieval layout.
+Of those whose picture is kept. Made with the same model and the same preprocessing as those of the training set, and refused where
+these differ; the clip-retrieval layout.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks import _embedders, _pictures, _settings, _shards, _stage, _tables
 from tasks._schemas import column, schema
@@ -50,7 +51,8 @@ def main(release: str) -> None:
     size_px = _tables.read("inputs", side="resolution").column("size_px")[0].as_py()
     model = _embedders.embedder(settings["descriptor"], settings["path"], _settings.settings("compute")["device"])
     require_same(model.provenance(size_px), _tables.descriptors("image_embeddings")[0].column("descriptor")[0].as_py())
-    generations = _tables.read("generations", release).sort_by([("shard", "ascending"), ("position", "ascending")])
+    generations = _tables.read("generations", release).filter(pc.field("status") != "not_kept")
+    generations = generations.sort_by([("shard", "ascending"), ("position", "ascending")])
     reader = _pictures.GenerationReader(release)
     n_pieces = -(-generations.num_rows // PIECE)
     bar = _shards.progress(range(n_pieces), n_pieces, f"generation_embeddings: '{release}', pieces of {PIECE}")

@@ -1,12 +1,14 @@
 """Pictures generated from the prompts. One row per generation.
 
 Each prompt is drawn in doubling rounds until its clique is complete, until a prompt worth finding would have shown more, or to
-the budget. Beside the table: `sampling`, one row per prompt, and pictures/, Parquet shards of PNG bytes.
+the budget. Beside the table: `sampling`, one row per prompt, and pictures/, Parquet shards of the PNG bytes that `keep` leaves.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +27,12 @@ SCHEMA = schema(
         column("prompt_id", pa.int64(), "The prompt"),
         column("index", pa.int32(), "Number of the picture within its prompt, from 0"),
         column("seed", pa.int64(), "Seed of its start noise, a hash of (generations.seed, prompts.seed_id, index)"),
-        column("shard", pa.string(), "File under pictures/ that holds the picture"),
-        column("position", pa.int32(), "Row of the picture in its shard"),
+        column("shard", pa.string(), "File under pictures/ that holds the picture; NULL where it is not kept", nullable=True),
+        column("position", pa.int32(), "Row of the picture in its shard; NULL where it is not kept", nullable=True),
         column("sha256", pa.string(), "Digest of the pixels"),
         column("n_evaluations", pa.int32(), "Denoiser evaluations it took"),
         column("is_fresh", pa.bool_(), "Drawn after the prompt had stopped: hit rates are judged on these and the first round"),
-        column("status", pa.string(), "ok, or degenerate (blank, flat or blacked out: never matched)"),
+        column("status", pa.string(), "ok, degenerate (blank, flat or blacked out: never matched), or not_kept (never looked at for matches)"),
         column("reason", pa.string(), "Why it is not ok; NULL otherwise", nullable=True),
     ],
 )
@@ -49,7 +51,7 @@ SAMPLING = schema(
     ],
 )
 CHECKS: list[dict[str, Any]] = [
-    {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "status", "value_set": ["ok", "degenerate"]}},
+    {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "status", "value_set": ["ok", "degenerate", "not_kept"]}},
     {"type": "expect_column_value_lengths_to_equal", "kwargs": {"column": "sha256", "value": 64}},
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "n_evaluations", "min_value": 1}},
 ]
@@ -59,9 +61,12 @@ SAMPLING_CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "clique_size", "min_value": 1}},
 ]
 STOPPING = ("first", "budget", "clique_size", "min_rate", "miss_probability")
+DECIDING = (*STOPPING, "n_fresh", "edge_l2", "exhaustive", "keep")  # what a finished prompt depends on besides its pictures
+NOT_KEPT = {"status": "not_kept", "reason": "its prompt is not flagged; its seed makes it again"}
 PICTURES_PER_SHARD = 4096
 MIN_AGREEING = 3  # two generations agree by chance: below this the medoid is that of all
 COMPARE_PX = 64  # agreement of generations is judged at this side: 16 tiles of 16 px
+Judged: TypeAlias = tuple[list[dict[str, Any]], dict[str, Any], list[np.ndarray | None]]  # rows, their row of sampling, pictures that are kept
 
 
 def seed_of(seed: int, seed_id: int, index: int) -> int:
@@ -131,6 +136,14 @@ def sampling(rows: list[dict[str, Any]], pictures: np.ndarray, reason: str, n_st
             "medoid_generation_id": rows[cliques.medoid(tiled, agreeing)]["generation_id"]}
 
 
+def thinned(rows: list[dict[str, Any]], row: dict[str, Any], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of one prompt, marked where not kept: unless its row of `sampling` flags it, all but what every prompt gets and the medoid."""
+    if settings["keep"] == "all" or row["clique_size"] >= settings["clique_size"]:
+        return rows
+    n_always = stopping.n_always_drawn(*(settings[k] for k in STOPPING))
+    return [r if r["index"] < n_always or r["generation_id"] == row["medoid_generation_id"] else r | NOT_KEPT for r in rows]
+
+
 def not_sampled(prompt_id: int, release: str) -> dict[str, Any]:
     """The row of `sampling` of a prompt that the screen dropped."""
     return {"prompt_id": prompt_id, "release": release, "n_generations": 0, "n_evaluations": 0, "stop_reason": "not_sampled",
@@ -140,6 +153,7 @@ def not_sampled(prompt_id: int, release: str) -> dict[str, Any]:
 def main(release: str) -> None:
     """Sample every prompt that the screen chose, one resumable shard per prompt and round; write data/generations/<release>."""
     settings = _settings.settings("generations")
+    judged = _judge(settings)
     prompts = {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()}
     screened = _tables.read("screening", release).to_pylist()
     chosen = [row["prompt_id"] for row in screened if row["is_sampled"]]
@@ -150,9 +164,8 @@ def main(release: str) -> None:
 
     for prompt_id in _shards.progress(chosen, len(chosen), f"generations: '{release}', prompts"):
         draw = _Draw(sampler, provenance, prompts[prompt_id], settings["seed"])
-        pictures, reason, n_stopped = sampled(draw, settings)
-        made = generations(prompt_id, pictures, n_stopped, release=release, seeds=draw.seeds(len(pictures)), n_evaluations=draw.n_evaluations)
-        summary.append(sampling(made, pictures, reason, n_stopped, settings["edge_l2"]))
+        made, row, pictures = judged(draw, release, settings)
+        summary.append(row)
         rows += writer.add(made, pictures)
     writer.close()
     table = _tables.table(rows or {name: [] for name in SCHEMA.names}, SCHEMA)
@@ -166,8 +179,40 @@ def _drawn(release: str, prompt: dict[str, Any]) -> list[Any]:
     """Make the shards of one prompt, on a worker of a cluster; what they depend on besides the prompt."""
     settings = _settings.settings("generations")
     sampler, provenance = _loaded(release)
-    sampled(_Draw(sampler, provenance, prompt, settings["seed"]), settings)
+    _judge(settings)(_Draw(sampler, provenance, prompt, settings["seed"]), release, settings)
     return provenance
+
+
+def _judge(settings: dict[str, Any]) -> Callable[["_Draw", str, dict[str, Any]], Judged]:
+    """What draws and judges a prompt. Raises UserError for a `keep` that is not known."""
+    if settings.get("keep") not in ("all", "flagged"):
+        raise UserError(f"generations.keep: '{settings.get('keep')}' is not known; use all or flagged")
+    return _finished if settings["keep"] == "flagged" else _judged
+
+
+def _judged(draw: "_Draw", release: str, settings: dict[str, Any]) -> Judged:
+    """One prompt, drawn and judged; the shards of its rounds stay."""
+    pictures, reason, n_stopped = sampled(draw, settings)
+    made = generations(draw.prompt_id, pictures, n_stopped, release=release, seeds=draw.seeds(len(pictures)), n_evaluations=draw.n_evaluations)
+    row = sampling(made, pictures, reason, n_stopped, settings["edge_l2"])
+    made = thinned(made, row, settings)
+    return made, row, [None if r["status"] == "not_kept" else p for r, p in zip(made, pictures, strict=True)]
+
+
+def _finished(draw: "_Draw", release: str, settings: dict[str, Any]) -> Judged:
+    """The same from one shard for the prompt, with the pictures that are kept; it takes the place of the shards of its rounds."""
+    def make() -> pa.Table:
+        made, row, pictures = _judged(draw, release, settings)
+        fields = [f for f in SCHEMA if f.name not in ("shard", "position")] + [pa.field("png", pa.binary())]
+        with_png = [r | {"png": None if p is None else _pictures.png(p)} for r, p in zip(made, pictures, strict=True)]
+        return pa.Table.from_pylist(with_png, pa.schema(fields, {"sampling": json.dumps(_tables.table([row], SAMPLING).to_pylist()[0])}))
+
+    key = _shards.fingerprint(draw.provenance, draw.caption, draw.seed_id, draw.prompt_id, {k: settings[k] for k in DECIDING})
+    stored = _shards.shard("generations", key, make)
+    draw.forget(settings)
+    pictures = [png and _pictures.canonical(png) for png in stored.column("png").to_pylist()]
+    made = [r | {"release": release} for r in stored.drop_columns("png").to_pylist()]
+    return made, json.loads(stored.schema.metadata[b"sampling"]) | {"release": release}, pictures
 
 
 @cache
@@ -198,17 +243,25 @@ class _Draw:
 
     def __init__(self, sampler: _pipelines.Sampler | None, provenance: list[Any], prompt: dict[str, Any], seed: int) -> None:
         self.sampler, self.provenance, self.caption, self.seed_id, self.seed = sampler, provenance, prompt["caption"], prompt["seed_id"], seed
-        self.n_evaluations = 0
+        self.prompt_id, self.n_evaluations = prompt["prompt_id"], 0
 
     def seeds(self, stop: int, start: int = 0) -> list[int]:
         """Seeds of the pictures from start to stop."""
         return [seed_of(self.seed, self.seed_id, i) for i in range(start, stop)]
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        key = _shards.fingerprint(self.provenance, self.caption, self.seed_id, start, stop)
-        stored = _shards.shard("generations", key, lambda: self._made(start, stop))
+        stored = _shards.shard("generations", self._key(start, stop), lambda: self._made(start, stop))
         self.n_evaluations = stored.column("n_evaluations")[0].as_py()
         return np.stack([_pictures.canonical(data) for data in stored.column("png").to_pylist()])
+
+    def forget(self, settings: dict[str, Any]) -> None:
+        """Remove the shards of all rounds that there can be."""
+        rounds = stopping.cumulative_rounds(settings["first"], settings["budget"])
+        for start, stop in [*pairwise([0, *rounds]), *((n, n + settings["n_fresh"]) for n in rounds)]:
+            _shards.remove("generations", self._key(start, stop))
+
+    def _key(self, start: int, stop: int) -> str:
+        return _shards.fingerprint(self.provenance, self.caption, self.seed_id, start, stop)
 
     def _made(self, start: int, stop: int) -> pa.Table:
         if self.sampler is None:
@@ -224,12 +277,14 @@ class _PictureShards:
     def __init__(self, folder: Any) -> None:
         self.folder, self.pending, self.n_shards = folder, [], 0
 
-    def add(self, rows: list[dict[str, Any]], pictures: np.ndarray) -> list[dict[str, Any]]:
-        """The rows with the place of their picture."""
-        placed = []
+    def add(self, rows: list[dict[str, Any]], pictures: Iterable[np.ndarray | None]) -> list[dict[str, Any]]:
+        """The rows with the place of their picture, where there is one."""
+        placed: list[dict[str, Any]] = []
         for row, picture in zip(rows, pictures, strict=True):
-            placed.append({**row, "shard": f"pictures_{self.n_shards:05d}.parquet", "position": len(self.pending)})
-            self.pending.append({"generation_id": row["generation_id"], "png": _pictures.png(picture)})
+            shard, position = (None, None) if picture is None else (f"pictures_{self.n_shards:05d}.parquet", len(self.pending))
+            placed.append({**row, "shard": shard, "position": position})
+            if picture is not None:
+                self.pending.append({"generation_id": row["generation_id"], "png": _pictures.png(picture)})
             if len(self.pending) == PICTURES_PER_SHARD:
                 self.close()
         return placed

@@ -130,7 +130,8 @@ def main(release: str) -> None:
     """Compare every good generation with every picture; write data/matches/<release>."""
     size_px = _tables.read("inputs", side="resolution").column("size_px")[0].as_py()
     metadata, vectors = _tables.descriptors("generation_embeddings", release)
-    generations = _tables.read("generations", release).to_pylist()  # both in order of generation_id
+    kept = _tables.read("generations", release).filter(pc.field("status") != "not_kept")
+    generations = kept.to_pylist()  # row by row with the descriptors, both in order of generation_id
     own = {r["prompt_id"]: r["cluster_id"] for r in _tables.read("prompts").to_pylist() if r["cluster_id"] is not None}
     library = _library(size_px)
     reader, k = _pictures.GenerationReader(release), _settings.settings("matches")["k"]

@@ -194,7 +194,8 @@ def put_audit(release: str) -> None:
     found = [row | place | {"caption": "a picture"} for row in _tables.read("findings", release).to_pylist()]
     protocol = _tables.read("screening", release, side="protocol").to_pylist()[0]
     protocol |= {"settings": json.dumps({"findings": {"n_matched_controls": 40}})}
-    facts = {"n_training_images": 5, "checks": []}
+    strata = {r["prompt_id"]: r["stratum"] for r in _tables.read("screening", release).to_pylist()}
+    facts = {"n_training_images": 5, "checks": [], "strata": strata}
     made = report.report(release, _tables.read("summary", release).to_pylist(), found, protocol, facts)
     _tables.put_text(json.dumps(made), Path("reports") / release / "audit.json")
 

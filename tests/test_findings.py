@@ -8,7 +8,7 @@ import pytest
 from tasks import findings
 
 SETTINGS: dict[str, Any] = {"verbatim_l2": 0.15, "verbatim_margin": 0.7, "near_copy_margin": 0.85, "near_copy_similarity": 0.8, "clique_size": 10,
-                            "n_always_drawn": 16, "n_matched_controls": 40, "edge_l2": 0.1, "template_share": 0.25}
+                            "n_always_drawn": 16, "n_always_kept": 16, "n_matched_controls": 40, "edge_l2": 0.1, "template_share": 0.25}
 
 
 def match(image_id: int = 1, *, l2: float = 0.05, margin: float | None = 0.3, similarity: float = 0.9, split: str = "member",
@@ -54,6 +54,16 @@ def test_hits_are_judged_on_what_every_prompt_gets_and_the_fresh_pictures() -> N
     row = findings.finding(e, 0.8, SETTINGS)
     assert (row["n_judged"], row["n_hits"], row["n_generations"]) == (24, 24, 40)
     assert row["hit_rate_low"] < row["hit_rate"] == 1 == row["hit_rate_high"]
+
+
+def test_hits_of_a_prompt_that_is_not_flagged_are_judged_on_what_is_kept_of_it_less_the_medoid() -> None:
+    settings = SETTINGS | {"n_always_drawn": 40, "n_always_kept": 16}
+    for clique, n_judged in ((9, 16), (10, 40)):
+        e = evidence([match()], n=40, clique=clique)
+        for g in e.generations:
+            g["is_fresh"] = False
+        e.sampling["medoid_generation_id"] = 100 * 5 + 30
+        assert findings.hits(e, 1, settings) == (n_judged, n_judged)
 
 
 def test_a_target_that_beats_all_controls_has_the_smallest_p_they_allow() -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tasks import generations
-from tests.conftest import at_work, running, until
+from tasks import _pictures, generations
+from tasks._settings import UserError
+from tests.conftest import at_work, other_project, rows_of, running, until
 
 Maker = Callable[..., np.ndarray]
 SETTINGS: dict[str, Any] = {"first": 8, "budget": 64, "clique_size": 10, "edge_l2": 0.1, "min_rate": 0.3, "miss_probability": 0.05,
@@ -90,5 +92,152 @@ def test_two_workers_of_a_cluster_of_which_one_is_killed_draw_the_same_bytes(cop
         workers = [process for process, command in running(mark).items() if any("spawn_main" in part for part in command)]
         os.kill(workers[0], signal.SIGKILL)
         assert stage.wait(300) == 0
-    assert not running(mark)
+    assert until(lambda: not running(mark), 30)
     assert {file.relative_to(made): file.read_bytes() for file in sorted(made.rglob("*.parquet"))} == alone
+
+
+class FakeSampler:
+    """Pictures by seed: one that is always the same for seeds below the rate, its own otherwise."""
+
+    def __init__(self, picture: Maker, rate: float) -> None:
+        self.picture, self.rate, self.n_drawn = picture, rate, 0
+
+    def pictures(self, captions: list[str], seeds: list[int]) -> tuple[np.ndarray, int]:
+        self.n_drawn += len(seeds)
+        return np.stack([self.picture(0 if s % 100 < 100 * self.rate else s % 1_000_003) for s in seeds]), 4
+
+
+FLAGGED = SETTINGS | {"first": 4, "budget": 40, "exhaustive": True, "keep": "flagged"}
+
+
+def finished(sampler: FakeSampler | None, settings: dict[str, Any] = FLAGGED, release: str = "v1") -> generations.Judged:
+    prompt = {"prompt_id": 7, "caption": "a cat", "seed_id": 7}
+    return generations._judge(settings)(generations._Draw(sampler, ["a model"], prompt, 0), release, settings)
+
+
+def test_of_a_prompt_that_is_not_flagged_the_pictures_of_every_prompt_and_the_medoid_are_kept(in_folder: Path, picture: Maker) -> None:
+    rows, row, pictures = finished(FakeSampler(picture, 0.1))
+    whole, row_of_all, _ = finished(FakeSampler(picture, 0.1), FLAGGED | {"keep": "all"})
+    kept = [r["index"] for r in rows if r["status"] != "not_kept"]
+    medoid = next(r["index"] for r in rows if r["generation_id"] == row["medoid_generation_id"])
+    assert 3 <= row["clique_size"] < 10 and row == pytest.approx(row_of_all)
+    assert kept == sorted({*range(16), medoid}) == [i for i, p in enumerate(pictures) if p is not None]
+    assert [r["seed"] for r in rows] == [r["seed"] for r in whole] and [r["sha256"] for r in rows] == [r["sha256"] for r in whole]
+    assert {r["reason"] for r in rows if r["index"] not in kept} == {"its prompt is not flagged; its seed makes it again"}
+    placed = generations._PictureShards(in_folder / "pictures").add(rows, pictures)
+    assert [r["position"] for r in placed if r["shard"]] == list(range(len(kept))) and placed[39]["position"] is None
+
+
+def test_of_a_flagged_prompt_every_picture_is_kept(in_folder: Path, picture: Maker) -> None:
+    rows, row, pictures = finished(FakeSampler(picture, 0.6))
+    assert row["clique_size"] >= 10 and {r["status"] for r in rows} == {"ok"} and all(p is not None for p in pictures)
+
+
+def test_a_finished_prompt_is_one_shard_in_place_of_its_rounds_and_is_not_drawn_again(in_folder: Path, picture: Maker) -> None:
+    sampler, shards = FakeSampler(picture, 0.1), in_folder / "work" / "generations"
+    finished(sampler, FLAGGED | {"keep": "all"})
+    rounds = {file.name: file.read_bytes() for file in shards.iterdir()}
+    rows, row, pictures = finished(sampler)
+    left = list(shards.iterdir())
+    assert len(rounds) == 5 and len(left) == 1 and left[0].name not in rounds and sampler.n_drawn == 40
+    assert pq.read_table(left[0]).column("png").null_count == sum(p is None for p in pictures) > 0
+    for name, data in rounds.items():  # as a kill between the two leaves them
+        (shards / name).write_bytes(data)
+    again, row_again, pictures_again = finished(None, release="the same under another name")
+    assert [r | {"release": "v1"} for r in again] == rows and row_again | {"release": "v1"} == row and list(shards.iterdir()) == left
+    assert all(a is b is None or (a == b).all() for a, b in zip(pictures_again, pictures, strict=True))
+
+
+def test_another_way_to_keep_pictures_is_refused(in_folder: Path) -> None:
+    for unknown in (FLAGGED | {"keep": "none"}, SETTINGS):
+        with pytest.raises(UserError, match="generations.keep: '[Nn]one' is not known; use all or flagged"):
+            finished(None, unknown)
+
+
+SHARED = ("inputs", "images", "image_embeddings", "duplicates", "prompts")
+Audits = tuple[Path, dict[str, dict[str, list[dict[str, Any]]]]]  # the project, and by `keep` rows of its tables
+OF_RELEASE = ("generations", "generation_embeddings", "matches", "findings", "summary")
+
+
+def stages(folder: Path, *nouns: str) -> None:
+    """Run stages in the folder, in one process: those of the release `sd-v1.5` too."""
+    code = ("import importlib, sys\nfor noun in sys.argv[2:]:\n"
+            "    importlib.import_module(f'tasks.{noun}').main(*(() if noun in sys.argv[1].split() else ['sd-v1.5']))")
+    done = subprocess.run([sys.executable, "-c", code, " ".join(SHARED), *nouns], cwd=folder, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def put_settings(folder: Path, **of_block: dict[str, Any]) -> None:
+    """Change these settings of the folder's params.yaml."""
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for block, settings in of_block.items():
+        params[block] |= settings
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def audits(tmp_path_factory: pytest.TempPathFactory) -> Audits:
+    """A project whose prompts were drawn to the budget, and the tables of its audits by `keep`: first all, then flagged."""
+    folder = other_project(tmp_path_factory.mktemp("keep"), held_out=True)
+    put_settings(folder, prompts={"n_duplicated": 4, "n_outlier": 2, "n_singleton": 4, "n_held_out": 8, "n_calibrating": 4, "n_paraphrased": 0},
+                 generations={"first": 4, "budget": 40, "exhaustive": True, "edge_l2": 0.2})
+    stages(folder, *SHARED, "screening")
+    told = {}
+    for keep in ("all", "flagged"):
+        put_settings(folder, generations={"keep": keep})
+        shutil.rmtree(folder / "data" / "generations", ignore_errors=True)
+        stages(folder, *OF_RELEASE)
+        told[keep] = {noun: rows_of(folder, noun, "sd-v1.5") for noun in ("generations", "matches", "findings", "summary")}
+    return folder, told
+
+
+def test_the_verdicts_are_those_of_an_audit_that_keeps_every_picture(audits: Audits) -> None:
+    _, told = audits
+    differing = {"closest_l2", "n_judged", "hit_rate_low", "hit_rate_high"}
+    whole, thin = ({noun: [{k: v for k, v in row.items() if k not in differing} for row in of[noun]] for noun in ("findings", "summary")}
+                   for of in (told["all"], told["flagged"]))
+    assert thin == whole and sum(r["p_value"] is not None for r in thin["findings"]) == 10
+    is_flagged = {r["prompt_id"]: r["clique_size"] >= 10 for r in thin["findings"]}
+    assert set(is_flagged.values()) == {True, False}
+    assert all(r["n_judged"] == (40 if is_flagged[r["prompt_id"]] else 16) for r in told["flagged"]["findings"])
+
+
+def test_what_is_not_kept_has_a_row_and_neither_picture_nor_matches(audits: Audits) -> None:
+    folder, told = audits
+    thin, whole = told["flagged"]["generations"], told["all"]["generations"]
+    is_flagged = {r["prompt_id"]: r["clique_size"] >= 10 for r in told["flagged"]["findings"]}
+    medoids = {r["generation_id"] for r in told["flagged"]["findings"]}
+    stays = [is_flagged[r["prompt_id"]] or r["index"] < 16 or r["generation_id"] in medoids for r in thin]
+    assert [r["status"] != "not_kept" for r in thin] == stays and not all(stays)
+    assert [(r["seed"], r["sha256"]) for r in thin] == [(r["seed"], r["sha256"]) for r in whole] and len(thin) == 18 * 40
+    pictures = folder / "data" / "generations" / "sd-v1.5" / "pictures"
+    assert sum(pq.read_metadata(file).num_rows for file in pictures.iterdir()) == sum(stays)
+    kept = {r["generation_id"] for r in thin if r["status"] == "ok"}
+    assert told["flagged"]["matches"] == [r for r in told["all"]["matches"] if r["generation_id"] in kept], "vectors belong to their rows"
+    assert len(list((folder / "work" / "generations").iterdir())) == 18, "no shard of a round is left"
+
+
+def test_a_run_that_is_resumed_draws_nothing_and_makes_the_same_bytes_as_do_workers(audits: Audits) -> None:
+    folder, _ = audits
+    made, shards = folder / "data" / "generations", folder / "work" / "generations"
+    bytes_of = lambda place: {file.relative_to(place): file.read_bytes() for file in place.rglob("*.parquet")}
+    before, finished_at = bytes_of(made), {file: file.stat().st_mtime_ns for file in shards.iterdir()}
+    shutil.rmtree(made)
+    stages(folder, "generations")
+    assert bytes_of(made) == before and {file: file.stat().st_mtime_ns for file in shards.iterdir()} == finished_at
+    finished_shards = bytes_of(shards)
+    shutil.rmtree(made)
+    shutil.rmtree(shards)
+    put_settings(folder, compute={"dask": "local:2"})
+    stages(folder, "generations")
+    put_settings(folder, compute={"dask": None})
+    assert bytes_of(made) == before and bytes_of(shards) == finished_shards
+
+
+def test_a_picture_that_is_not_kept_is_made_again_from_its_seed(audits: Audits, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, told = audits
+    monkeypatch.chdir(folder)
+    row = next(r for r in told["flagged"]["generations"] if r["status"] == "not_kept")
+    caption = next(r["caption"] for r in rows_of(folder, "prompts") if r["prompt_id"] == row["prompt_id"])
+    sampler, _ = generations._loaded.__wrapped__("sd-v1.5")
+    assert _pictures.pixel_digest(sampler.pictures([caption], [row["seed"]])[0][0]) == row["sha256"]

@@ -180,6 +180,7 @@ BREACHES = {
     "pairs_have_images": "update pairs set image_id_b = 77 where image_id_b = 3",
     "controls_are_clean": "update duplicates set is_leaked = true where image_id = 9",
     "sampling_counts_generations": "update sampling set n_generations = 3 where prompt_id = 11",
+    "kept_pictures_have_a_place": "update generations set status = 'not_kept' where prompt_id = 11",
     "sampled_is_generated": "update screening set is_sampled = false where prompt_id = 11",
     "rates_and_chances_are_in_range": "update findings set p_value = 0.0, q_value = 0.5 where prompt_id = 11",
     "summary_counts_findings": "update summary set n_findings = 2 where arm = 'duplicated'",

@@ -110,7 +110,7 @@ def put_release(release: str, extracted: set[int], settings: dict[str, Any] = SE
              is_sampled=p in sampled) for p in PROMPTS], screening.SCHEMA, "screening", release)
     made = [(p, i) for p in sampled for i in range(N_GENERATIONS)]
     put([row(generations.SCHEMA, generation_id=p * 100 + i, release=release, prompt_id=p, index=i, seed=7 + i, n_evaluations=24,
-             status="ok") for p, i in made], generations.SCHEMA, "generations", release)
+             shard="pictures_00000.parquet", position=i, status="ok") for p, i in made], generations.SCHEMA, "generations", release)
     put([row(generations.SAMPLING, prompt_id=p, release=release, n_generations=2 * (p in sampled),
              n_evaluations=48 * (p in sampled), stop_reason="futile" if p in sampled else "not_sampled") for p in PROMPTS],
         generations.SAMPLING, "generations", release, "sampling")
