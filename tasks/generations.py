@@ -66,7 +66,7 @@ NOT_KEPT = {"status": "not_kept", "reason": "its prompt is not flagged; its seed
 PICTURES_PER_SHARD = 4096
 MIN_AGREEING = 3  # two generations agree by chance: below this the medoid is that of all
 COMPARE_PX = 64  # agreement of generations is judged at this side: 16 tiles of 16 px
-Judged: TypeAlias = tuple[list[dict[str, Any]], dict[str, Any], list[np.ndarray | None]]  # rows, their row of sampling, pictures that are kept
+Judged: TypeAlias = tuple[list[dict[str, Any]], dict[str, Any], list[bytes | None]]  # rows, their row of sampling, PNG of those that are kept
 
 
 def seed_of(seed: int, seed_id: int, index: int) -> int:
@@ -164,9 +164,9 @@ def main(release: str) -> None:
 
     for prompt_id in _shards.progress(chosen, len(chosen), f"generations: '{release}', prompts"):
         draw = _Draw(sampler, provenance, prompts[prompt_id], settings["seed"])
-        made, row, pictures = judged(draw, release, settings)
+        made, row, pngs = judged(draw, release, settings)
         summary.append(row)
-        rows += writer.add(made, pictures)
+        rows += writer.add(made, pngs)
     writer.close()
     table = _tables.table(rows or {name: [] for name in SCHEMA.names}, SCHEMA)
     require_distinct(table.column("generation_id").to_numpy(), "generation_id")
@@ -196,23 +196,22 @@ def _judged(draw: "_Draw", release: str, settings: dict[str, Any]) -> Judged:
     made = generations(draw.prompt_id, pictures, n_stopped, release=release, seeds=draw.seeds(len(pictures)), n_evaluations=draw.n_evaluations)
     row = sampling(made, pictures, reason, n_stopped, settings["edge_l2"])
     made = thinned(made, row, settings)
-    return made, row, [None if r["status"] == "not_kept" else p for r, p in zip(made, pictures, strict=True)]
+    return made, row, [None if r["status"] == "not_kept" else png for r, png in zip(made, draw.png, strict=True)]
 
 
 def _finished(draw: "_Draw", release: str, settings: dict[str, Any]) -> Judged:
     """The same from one shard for the prompt, with the pictures that are kept; it takes the place of the shards of its rounds."""
     def make() -> pa.Table:
-        made, row, pictures = _judged(draw, release, settings)
+        made, row, pngs = _judged(draw, release, settings)
         fields = [f for f in SCHEMA if f.name not in ("shard", "position")] + [pa.field("png", pa.binary())]
-        with_png = [r | {"png": None if p is None else _pictures.png(p)} for r, p in zip(made, pictures, strict=True)]
+        with_png = [r | {"png": png} for r, png in zip(made, pngs, strict=True)]
         return pa.Table.from_pylist(with_png, pa.schema(fields, {"sampling": json.dumps(_tables.table([row], SAMPLING).to_pylist()[0])}))
 
     key = _shards.fingerprint(draw.provenance, draw.caption, draw.seed_id, draw.prompt_id, {k: settings[k] for k in DECIDING})
     stored = _shards.shard("generations", key, make)
     draw.forget(settings)
-    pictures = [png and _pictures.canonical(png) for png in stored.column("png").to_pylist()]
     made = [r | {"release": release} for r in stored.drop_columns("png").to_pylist()]
-    return made, json.loads(stored.schema.metadata[b"sampling"]) | {"release": release}, pictures
+    return made, json.loads(stored.schema.metadata[b"sampling"]) | {"release": release}, stored.column("png").to_pylist()
 
 
 @cache
@@ -243,7 +242,7 @@ class _Draw:
 
     def __init__(self, sampler: _pipelines.Sampler | None, provenance: list[Any], prompt: dict[str, Any], seed: int) -> None:
         self.sampler, self.provenance, self.caption, self.seed_id, self.seed = sampler, provenance, prompt["caption"], prompt["seed_id"], seed
-        self.prompt_id, self.n_evaluations = prompt["prompt_id"], 0
+        self.prompt_id, self.n_evaluations, self.png = prompt["prompt_id"], 0, list[bytes]()  # png: of the pictures drawn so far
 
     def seeds(self, stop: int, start: int = 0) -> list[int]:
         """Seeds of the pictures from start to stop."""
@@ -252,7 +251,8 @@ class _Draw:
     def __call__(self, start: int, stop: int) -> np.ndarray:
         stored = _shards.shard("generations", self._key(start, stop), lambda: self._made(start, stop))
         self.n_evaluations = stored.column("n_evaluations")[0].as_py()
-        return np.stack([_pictures.canonical(data) for data in stored.column("png").to_pylist()])
+        self.png = self.png[:start] + stored.column("png").to_pylist()
+        return np.stack([_pictures.canonical(data) for data in self.png[start:]])
 
     def forget(self, settings: dict[str, Any]) -> None:
         """Remove the shards of all rounds that there can be."""
@@ -277,14 +277,14 @@ class _PictureShards:
     def __init__(self, folder: Any) -> None:
         self.folder, self.pending, self.n_shards = folder, [], 0
 
-    def add(self, rows: list[dict[str, Any]], pictures: Iterable[np.ndarray | None]) -> list[dict[str, Any]]:
+    def add(self, rows: list[dict[str, Any]], pngs: Iterable[bytes | None]) -> list[dict[str, Any]]:
         """The rows with the place of their picture, where there is one."""
         placed: list[dict[str, Any]] = []
-        for row, picture in zip(rows, pictures, strict=True):
-            shard, position = (None, None) if picture is None else (f"pictures_{self.n_shards:05d}.parquet", len(self.pending))
+        for row, png in zip(rows, pngs, strict=True):
+            shard, position = (None, None) if png is None else (f"pictures_{self.n_shards:05d}.parquet", len(self.pending))
             placed.append({**row, "shard": shard, "position": position})
-            if picture is not None:
-                self.pending.append({"generation_id": row["generation_id"], "png": _pictures.png(picture)})
+            if png is not None:
+                self.pending.append({"generation_id": row["generation_id"], "png": png})
             if len(self.pending) == PICTURES_PER_SHARD:
                 self.close()
         return placed
