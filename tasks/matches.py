@@ -51,6 +51,7 @@ class Library:
     cluster: np.ndarray  # [n] row of `clusters`
     clusters: np.ndarray  # [c] cluster_id
     is_member: np.ndarray  # [n] bool
+    is_blank: np.ndarray  # [n] bool: nothing is a copy of such a picture, but it is another picture for the margin of the rest
     vectors: np.ndarray  # [n, d] float32 of unit length
     pictures: np.ndarray  # [n, s, s, 3] float32 in [0, 1]
 
@@ -83,7 +84,7 @@ def similar_rows(library: Library, vectors: np.ndarray, k: int) -> np.ndarray:
 
     Each split is searched by itself: among all pictures at once the smaller one is crowded out.
     """
-    of_split = [np.flatnonzero(library.is_member), np.flatnonzero(~library.is_member)]
+    of_split = [np.flatnonzero(library.is_member & ~library.is_blank), np.flatnonzero(~library.is_member & ~library.is_blank)]
     return np.concatenate([rows[neighbours.nearest(library.vectors[rows], vectors, k)[1]] for rows in of_split], axis=1)
 
 
@@ -114,7 +115,7 @@ def matches(generations: list[dict[str, Any]], vectors: np.ndarray, pictures: np
         own_cluster = own.get(generation["prompt_id"])
         mine = np.flatnonzero(library.clusters[library.cluster] == own_cluster) if own_cluster is not None else np.zeros(0, np.int64)
         for split, allowed in (("member", library.is_member), ("held_out", ~library.is_member)):
-            for rank, row in enumerate(candidates(l2[g], similar[g], mine, allowed).tolist()):
+            for rank, row in enumerate(candidates(l2[g], similar[g], mine, allowed & ~library.is_blank).tolist()):
                 c = library.cluster[row]
                 adaptive = distances.adaptive_l2(float(l2[g, row]), nearest[g, trained]) if trained.any() else None
                 rows.append({
@@ -150,8 +151,8 @@ def _library(size_px: int) -> Library:
     images = _tables.read("images").filter(pc.field("status") == "ok")
     _, vectors = _tables.descriptors("image_embeddings")
     clusters, cluster = np.unique(_tables.read("duplicates").column("cluster_id").to_numpy(), return_inverse=True)
-    return Library(images.column("image_id").to_numpy(), cluster, clusters, np.array(images.column("split").to_pylist()) == "member", vectors,
-                   _pictures.Reader().reduced(images.to_pylist(), size_px))
+    return Library(images.column("image_id").to_numpy(), cluster, clusters, np.array(images.column("split").to_pylist()) == "member",
+                   images.column("is_degenerate").to_numpy(zero_copy_only=False), vectors, _pictures.Reader().reduced(images.to_pylist(), size_px))
 
 
 if __name__ == "__main__":

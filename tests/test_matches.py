@@ -10,11 +10,14 @@ from tasks import matches
 Maker = Callable[..., np.ndarray]
 
 
-def library(picture: Maker, *, n: int = 8, clusters: list[int] | None = None, vectors: np.ndarray | None = None) -> matches.Library:
+def library(picture: Maker, *, n: int = 8, clusters: list[int] | None = None, vectors: np.ndarray | None = None, blank: tuple[int, ...] = (),
+            ) -> matches.Library:
     pictures = np.stack([picture(i) for i in range(n)]).astype(np.float32) / 255
+    pictures[list(blank)] = 0.98
     labels, cluster = np.unique(clusters or list(range(100, 100 + n)), return_inverse=True)
     given = np.random.default_rng(1).normal(size=(n, 16)).astype(np.float32) if vectors is None else vectors
-    return matches.Library(np.arange(1, n + 1), cluster, labels, np.arange(n) < n - 2, given / np.linalg.norm(given, axis=1, keepdims=True), pictures)
+    vectors = given / np.linalg.norm(given, axis=1, keepdims=True)
+    return matches.Library(np.arange(1, n + 1), cluster, labels, np.arange(n) < n - 2, np.isin(np.arange(n), blank), vectors, pictures)
 
 
 def rows_of(lib: matches.Library, shown: np.ndarray, vector: np.ndarray, own: dict[int, int] | None = None, k: int = 2) -> list[dict]:
@@ -44,6 +47,14 @@ def test_a_small_split_is_not_crowded_out_by_a_large_one(picture: Maker) -> None
     lib = library(picture, n=64, vectors=vectors)
     similar = matches.similar_rows(lib, lib.vectors[:1], 5)[0]
     assert len(similar) == 7 and set(similar[5:].tolist()) == {62, 63} and lib.is_member[similar[:5]].all()
+
+
+def test_nothing_is_a_copy_of_a_blank_picture_which_is_another_picture_for_the_rest(picture: Maker) -> None:
+    lib = library(picture, blank=(3,))
+    nearly_blank = np.full_like(lib.pictures[3], 0.97)
+    rows = rows_of(lib, nearly_blank, lib.vectors[3], own={3: 103}, k=8)
+    assert 4 not in {r["image_id"] for r in rows} and len(rows) == 7
+    assert min(r["margin"] for r in rows) > 10, "the blank picture is nearer"
 
 
 def test_margins_equal_brute_force_over_clusters(picture: Maker, rng: np.random.Generator) -> None:
