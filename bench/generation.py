@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from tasks import _pipelines, _settings, _shards, _sources, generations
+from tasks import _pictures, _pipelines, _settings, _shards, _sources, _tables, generations
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "example"
 SAMPLED_AS = {"n_steps": 12, "guidance_scale": 3.0}  # as params.yaml has v1
@@ -34,7 +34,8 @@ def whole(sampler: _pipelines.Sampler, prompts: list[dict[str, Any]], settings: 
     drawn = []
     with tempfile.TemporaryDirectory() as scratch:
         _shards.WORK = Path(scratch)
-        writer = generations._PictureShards(Path(scratch) / "pictures")
+        _tables.DATA = Path(scratch)
+        writer = _pictures.GenerationWriter("v1")
         for prompt in prompts:
             draw = generations._Draw(sampler, ["bench"], prompt, settings["seed"])
             rows, _, pngs = generations._judged(draw, "v1", settings)

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +22,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 MAX_PIXELS = 1 << 28
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 BATCH = 256
+PICTURES_PER_SHARD = 4096
 
 
 class BadPicture(Exception):
@@ -228,6 +229,31 @@ class Reader:
 def _image_column(shard: Path) -> pa.ChunkedArray:
     names = {_field(c): c for c in pq.read_schema(shard).names}
     return pq.read_table(shard, columns=[names["image"]]).column(0)
+
+
+class GenerationWriter:
+    """PNGs of a release's generations gathered into Parquet shards of PICTURES_PER_SHARD rows: never one file per picture."""
+
+    def __init__(self, release: str) -> None:
+        self.folder, self.pending, self.n_shards = _tables.folder("generations", release) / "pictures", list[dict[str, Any]](), 0
+
+    def add(self, rows: list[dict[str, Any]], pngs: Iterable[bytes | None]) -> list[dict[str, Any]]:
+        """The rows with the place of their picture (shard, position), None where there is no picture."""
+        placed: list[dict[str, Any]] = []
+        for row, png in zip(rows, pngs, strict=True):
+            shard, position = (None, None) if png is None else (f"pictures_{self.n_shards:05d}.parquet", len(self.pending))
+            placed.append({**row, "shard": shard, "position": position})
+            if png is not None:
+                self.pending.append({"generation_id": row["generation_id"], "png": png})
+            if len(self.pending) == PICTURES_PER_SHARD:
+                self.close()
+        return placed
+
+    def close(self) -> None:
+        """Write what is pending."""
+        if self.pending:
+            _tables.put(pa.Table.from_pylist(self.pending), self.folder / f"pictures_{self.n_shards:05d}.parquet")
+            self.pending, self.n_shards = [], self.n_shards + 1
 
 
 class GenerationReader:

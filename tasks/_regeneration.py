@@ -1,6 +1,7 @@
 """The picture of a finding, made again from what is on record of it."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class Regenerated:
 
 
 def regenerated(finding_id: int, releases: list[str]) -> Regenerated:
-    """Make the picture of a finding of the current audits again, from its prompt and seed, in a batch of the recorded size.
+    """Make the picture of a finding of the current audits again, from its prompt and seed, by the sampler and batch size on record.
 
     Raises UserError where there is no such finding, where it has no picture, and where the release is no longer what was audited.
     """
@@ -36,13 +37,11 @@ def regenerated(finding_id: int, releases: list[str]) -> Regenerated:
         raise UserError(f"release '{release}' has changed since it was audited; its pictures cannot be made again")
     caption = _row(_tables.read("prompts"), "prompt_id", finding["prompt_id"])["caption"]
     generation = _row(_tables.read("generations", release), "generation_id", finding["generation_id"])
-    settings = _settings.settings("generations")
-    sampler = _pipelines.sampler(accepted, batch_size=settings["batch_size"], device=_settings.settings("compute")["device"],
-                                 defaults={k: settings[k] for k in _sources.SAMPLER})
+    recorded = json.loads(protocol["settings"])
+    loaded = _pipelines.sampler(accepted, batch_size=recorded["generations"]["batch_size"], device=_settings.settings("compute")["device"], defaults={})
+    sampler = replace(loaded, settings=recorded["sampler"])
     made = sampler.pictures([caption], [generation["seed"]])[0][0]
     on_record = _pictures.GenerationReader(release).pixels(generation)
-    if made.shape != on_record.shape:
-        raise UserError(f"release '{release}' makes pictures of another size by today's params.yaml than when it was audited")
     far = distances.l2(made / 255.0, on_record / 255.0)
     return Regenerated(release, _pictures.png(made), _pictures.pixel_digest(made) == generation["sha256"], far,
                        int(abs(made.astype(int) - on_record).max()), sampler.stack, protocol["stack"])

@@ -1,9 +1,11 @@
 """Files outside the repository: listed, remembered by path, size and time, and refused where they could run code."""
 
+import csv
 import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,13 @@ class Release:
     settings: dict[str, Any]  # of its sampler, where params.yaml names them with the release
     kept: Path | None  # list of the members it was trained on, where that is not all of them
     lora: Path | None = None  # file of weights that are loaded on top
+
+    def trained_on(self, keys: Iterable[str]) -> set[str]:
+        """Of the keys of the members, those that the release was trained on: all, but where `kept` lists them."""
+        if self.kept is None:
+            return set(keys)
+        with self.kept.open(newline="", encoding="utf-8") as file:
+            return set(keys) & {row["key"] for row in csv.DictReader(file)}
 
 
 def release(name: str) -> Release:

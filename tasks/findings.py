@@ -4,7 +4,6 @@ Is it a copy? is decided on the pair alone: the medoid of the prompt's generatio
 said so anyway? is answered beside it by the controls: p- and q-values describe the list, they decide no pair.
 """
 
-import csv
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,7 +221,7 @@ def main(release: str) -> None:
 
 def _stopping(generations: dict[str, Any]) -> dict[str, Any]:
     """What the verdict must know of how generations were drawn, and of a prompt that is not flagged how many of them were kept."""
-    first = stopping.n_always_drawn(*(generations[k] for k in ("first", "budget", "clique_size", "min_rate", "miss_probability")))
+    first = stopping.n_always_drawn(*(generations[k] for k in stopping.SETTINGS))
     drawn = generations["budget"] if generations["exhaustive"] else first
     return {k: generations[k] for k in ("clique_size", "edge_l2")} | {
         "n_always_drawn": drawn, "n_always_kept": first if generations["keep"] == "flagged" else drawn}
@@ -260,14 +259,10 @@ def _evidence(release: str, prompts: dict[int, dict[str, Any]]) -> tuple[list[Ev
 
 
 def _members(release: str, images: dict[int, dict[str, Any]]) -> set[int]:
-    """image_ids of the members the release was trained on: all, but for one that names a list of keys."""
-    kept = _sources.release(release).kept
-    members = {i for i, row in images.items() if row["split"] == "member"}
-    if kept is None:
-        return members
-    with kept.open(newline="", encoding="utf-8") as file:
-        keys = {row["key"] for row in csv.DictReader(file)}
-    return {i for i in members if images[i]["key"] in keys}
+    """image_ids of the members that the release was trained on."""
+    members = {i: row["key"] for i, row in images.items() if row["split"] == "member"}
+    trained_on = _sources.release(release).trained_on(members.values())
+    return {i for i, key in members.items() if key in trained_on}
 
 
 class _Library:

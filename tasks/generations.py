@@ -5,8 +5,8 @@ the budget. Beside the table: `sampling`, one row per prompt, and pictures/, Par
 """
 
 import json
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Callable
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -60,10 +60,8 @@ SAMPLING_CHECKS: list[dict[str, Any]] = [
      "kwargs": {"column": "stop_reason", "value_set": ["clique", "futile", "budget", "not_sampled"]}},
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "clique_size", "min_value": 1}},
 ]
-STOPPING = ("first", "budget", "clique_size", "min_rate", "miss_probability")
-DECIDING = (*STOPPING, "n_fresh", "edge_l2", "exhaustive", "keep")  # what a finished prompt depends on besides its pictures
+DECIDING = (*stopping.SETTINGS, "n_fresh", "edge_l2", "exhaustive", "keep")  # what a finished prompt depends on besides its pictures
 NOT_KEPT = {"status": "not_kept", "reason": "its prompt is not flagged; its seed makes it again"}
-PICTURES_PER_SHARD = 4096
 MIN_AGREEING = 3  # two generations agree by chance: below this the medoid is that of all
 COMPARE_PX = 64  # agreement of generations is judged at this side: 16 tiles of 16 px
 Judged: TypeAlias = tuple[list[dict[str, Any]], dict[str, Any], list[bytes | None]]  # rows, their row of sampling, PNG of those that are kept
@@ -88,7 +86,7 @@ def stop_reason(largest: int, n: int, settings: dict[str, Any]) -> str | None:
     if not settings["exhaustive"]:
         if largest >= settings["clique_size"]:
             return "clique"
-        if max(largest, 1) <= stopping.futile_cliques(*(settings[k] for k in STOPPING))[n]:
+        if max(largest, 1) <= stopping.futile_cliques(*(settings[k] for k in stopping.SETTINGS))[n]:
             return "futile"
     return "budget" if n >= rounds[-1] else None
 
@@ -140,7 +138,7 @@ def thinned(rows: list[dict[str, Any]], row: dict[str, Any], settings: dict[str,
     """The rows of one prompt, marked where not kept: unless its row of `sampling` flags it, all but what every prompt gets and the medoid."""
     if settings["keep"] == "all" or row["clique_size"] >= settings["clique_size"]:
         return rows
-    n_always = stopping.n_always_drawn(*(settings[k] for k in STOPPING))
+    n_always = stopping.n_always_drawn(*(settings[k] for k in stopping.SETTINGS))
     return [r if r["index"] < n_always or r["generation_id"] == row["medoid_generation_id"] else r | NOT_KEPT for r in rows]
 
 
@@ -160,7 +158,7 @@ def main(release: str) -> None:
     scheduler = _settings.settings("compute").get("dask")
     sampler, provenance = (None, _spread(release, [prompts[i] for i in chosen], scheduler)) if scheduler else _loaded(release)
     rows, summary = [], [not_sampled(row["prompt_id"], release) for row in screened if not row["is_sampled"]]
-    writer = _PictureShards(_tables.folder("generations", release) / "pictures")
+    writer = _pictures.GenerationWriter(release)
 
     for prompt_id in _shards.progress(chosen, len(chosen), f"generations: '{release}', prompts"):
         draw = _Draw(sampler, provenance, prompts[prompt_id], settings["seed"])
@@ -214,13 +212,18 @@ def _finished(draw: "_Draw", release: str, settings: dict[str, Any]) -> Judged:
     return made, json.loads(stored.schema.metadata[b"sampling"]) | {"release": release}, stored.column("png").to_pylist()
 
 
-@cache
 def _loaded(release: str) -> tuple[_pipelines.Sampler, list[Any]]:
-    """The release's sampler, one per process, and what a picture depends on besides its prompt and number."""
+    """The release's sampler, and what a picture depends on besides its prompt and number."""
     settings, accepted = _settings.settings("generations"), _sources.release(release)
-    defaults = {k: settings[k] for k in _sources.SAMPLER}
-    sampler = _pipelines.sampler(accepted, batch_size=settings["batch_size"], device=_settings.settings("compute")["device"], defaults=defaults)
+    asked = {"batch_size": settings["batch_size"], "device": _settings.settings("compute")["device"], "defaults": {k: settings[k] for k in _sources.SAMPLER}}
+    sampler = _sampler(release, json.dumps([accepted.digest, accepted.settings], sort_keys=True), json.dumps(asked))
     return sampler, [accepted.digest, sampler.settings, sampler.stack, settings["version"], settings["seed"], settings["batch_size"]]
+
+
+@lru_cache(maxsize=1)
+def _sampler(release: str, _digest_and_settings: str, asked: str) -> _pipelines.Sampler:
+    """One model per process, loaded again where the release of that name or what is asked of it has changed: a worker outlives an audit."""
+    return _pipelines.sampler(_sources.release(release), **json.loads(asked))
 
 
 def _spread(release: str, prompts: list[dict[str, Any]], scheduler: str) -> list[Any]:
@@ -269,31 +272,6 @@ class _Draw:
         seeds = self.seeds(stop, start)
         pictures, n_evaluations = self.sampler.pictures([self.caption] * len(seeds), seeds)
         return pa.table({"png": [_pictures.png(p) for p in pictures], "n_evaluations": pa.array([n_evaluations] * len(seeds), pa.int32())})
-
-
-class _PictureShards:
-    """Pictures gathered into Parquet shards of PICTURES_PER_SHARD rows: never one file per picture."""
-
-    def __init__(self, folder: Any) -> None:
-        self.folder, self.pending, self.n_shards = folder, [], 0
-
-    def add(self, rows: list[dict[str, Any]], pngs: Iterable[bytes | None]) -> list[dict[str, Any]]:
-        """The rows with the place of their picture, where there is one."""
-        placed: list[dict[str, Any]] = []
-        for row, png in zip(rows, pngs, strict=True):
-            shard, position = (None, None) if png is None else (f"pictures_{self.n_shards:05d}.parquet", len(self.pending))
-            placed.append({**row, "shard": shard, "position": position})
-            if png is not None:
-                self.pending.append({"generation_id": row["generation_id"], "png": png})
-            if len(self.pending) == PICTURES_PER_SHARD:
-                self.close()
-        return placed
-
-    def close(self) -> None:
-        """Write what is pending."""
-        if self.pending:
-            _tables.put(pa.Table.from_pylist(self.pending), self.folder / f"pictures_{self.n_shards:05d}.parquet")
-            self.pending, self.n_shards = [], self.n_shards + 1
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ audit_card.md is a section for a model card. Captions, addresses and names are h
 """
 
 import base64
-import csv
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -208,7 +207,7 @@ def main(release: str) -> None:
     protocol = _tables.read("screening", release, side="protocol").to_pylist()[0]
     checks = _checks(release)
     members = {r["key"] for r in images.values() if r["split"] == "member"}
-    facts = {"n_training_images": _n_trained_on(members, _sources.release(release).kept), "checks": checks} | _facts(release)
+    facts = {"n_training_images": len(_sources.release(release).trained_on(members)), "checks": checks} | _facts(release)
     facts["strata"] = {r["prompt_id"]: r["stratum"] for r in _tables.read("screening", release).to_pylist()}
     audit = report(release, _tables.read("summary", release).to_pylist(), findings, protocol, facts)
     filled = content(audit, findings, checks, _shown(release, images))
@@ -223,14 +222,6 @@ def main(release: str) -> None:
 def _place(image: dict[str, Any] | None) -> dict[str, Any]:
     """Name, digest and place of a finding's picture."""
     return {f"image_{name}": image[name] if image else None for name in ("key", "sha256", "shard", "position", "url")}
-
-
-def _n_trained_on(members: set[str], kept: Path | None) -> int:
-    """Training images of the release: all members, or those of its list of keys."""
-    if kept is None:
-        return len(members)
-    with kept.open(newline="", encoding="utf-8") as file:
-        return len(members & {row["key"] for row in csv.DictReader(file)})
 
 
 def _facts(release: str) -> dict[str, Any]:

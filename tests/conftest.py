@@ -102,9 +102,9 @@ def eidetic(folder: Path, *words: str, **variables: str) -> subprocess.Completed
                           text=True, capture_output=True, timeout=600, check=False)
 
 
-def rows_of(folder: Path, noun: str, release: str | None = None) -> list[dict[str, Any]]:
-    """The rows of a stage's table in a project's folder."""
-    return pq.read_table(folder / "data" / noun / (release or "") / f"{noun}.parquet").to_pylist()
+def rows_of(folder: Path, noun: str, release: str = "", side: str = "") -> list[dict[str, Any]]:
+    """The rows of a stage's table in a project's folder, or of the table beside it."""
+    return pq.read_table(folder / "data" / noun / release / f"{side or noun}.parquet").to_pylist()
 
 
 @contextmanager

@@ -16,24 +16,11 @@ from pathlib import Path
 
 import yaml
 
-from tasks import (
-    _settings,
-    _tables,
-    duplicates,
-    findings,
-    generation_embeddings,
-    generations,
-    image_embeddings,
-    images,
-    inputs,
-    matches,
-    prompts,
-    screening,
-    summary,
-)
+from tasks import _settings, _tables
 
 ARMS = ("duplicated", "outlier", "singleton", "paraphrased")
-OF_SEED = (generations, generation_embeddings, matches, findings)
+SHARED = ("inputs", "images", "image_embeddings", "duplicates", "prompts")
+OF_SEED = ("generations", "generation_embeddings", "matches", "findings")
 
 
 def set_params(block: str, **values: int) -> None:
@@ -41,6 +28,11 @@ def set_params(block: str, **values: int) -> None:
     params = _settings.all_settings()
     params[block] |= values
     _settings.PARAMS.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def run(stage: str, *release: str) -> None:
+    """A stage, as `python -m tasks.<stage>` runs it."""
+    importlib.import_module(f"tasks.{stage}").main(*release)
 
 
 def flagged(release: str) -> list[int]:
@@ -52,22 +44,22 @@ def again(release: str, seed: int) -> list[int]:
     """The controls that are flagged with this seed."""
     set_params("generations", seed=seed)
     for stage in OF_SEED:
-        importlib.reload(stage).main(release)  # what a process keeps from one release to the next is not that of this seed
+        run(stage, release)
     return flagged(release)
 
 
 def main() -> None:
     """Audit the release, then leave the controls alone in the prompts and try every seed, in a folder beside this one."""
     release, seeds = sys.argv[1], sys.argv[2:]
-    for stage in (inputs, images, image_embeddings, duplicates, prompts):
-        stage.main()
-    for stage in (screening, *OF_SEED, summary):
-        stage.main(release)
+    for stage in SHARED:
+        run(stage)
+    for stage in ("screening", *OF_SEED, "summary"):
+        run(stage, release)
     here, found = Path.cwd(), {str(_settings.settings("generations")["seed"]): flagged(release)}
     os.chdir(shutil.copytree(here, here.with_name(f"{here.name}-seeds")))
     set_params("prompts", **{f"n_{arm}": 0 for arm in ARMS})
-    prompts.main()
-    screening.main(release)
+    run("prompts")
+    run("screening", release)
     found |= {seed: again(release, int(seed)) for seed in seeds}
     (here / "flagged.json").write_text(json.dumps(found))
 

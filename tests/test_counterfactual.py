@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from tasks import findings
 from tasks.measures import rates
-from tests.conftest import reproduced
+from tests.conftest import reproduced, rows_of
 
 N_DENSE = 24  # held-out targets with the nearest neighbours
 
@@ -26,10 +25,6 @@ def twin(audited: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     reproduced(folder, "summary@v0")
     return folder
-
-
-def rows_of(folder: Path, noun: str, release: str | None = None, side: str | None = None) -> list[dict[str, Any]]:
-    return pq.read_table(folder / "data" / noun / (release or "") / f"{side or noun}.parquet").to_pylist()
 
 
 def test_the_twin_returns_no_planted_picture(twin: Path) -> None:

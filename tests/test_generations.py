@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tasks import _pictures, generations
+from tasks import _pictures, _sources, generations
 from tasks._settings import UserError
 from tests.conftest import at_work, other_project, rows_of, running, until
 
@@ -66,15 +67,22 @@ def test_a_seed_depends_on_prompt_and_index_alone() -> None:
     assert len({generations.seed_of(s, p, i) for s in range(3) for p in range(5) for i in range(50)}) == 750
 
 
-def test_pictures_are_gathered_in_shards_that_find_them_again(in_folder: Any, picture: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generations, "PICTURES_PER_SHARD", 4)
-    pictures = np.stack([picture(i) for i in range(6)])
-    writer = generations._PictureShards(in_folder / "pictures")
-    rows = writer.add(generations.generations(7, pictures, 6, release="v1", seeds=list(range(100)), n_evaluations=24), map(_pictures.png, pictures))
-    writer.close()
-    assert [(r["shard"], r["position"]) for r in rows[3:5]] == [("pictures_00000.parquet", 3), ("pictures_00001.parquet", 0)]
-    stored = pq.read_table(in_folder / "pictures" / rows[5]["shard"])
-    assert stored.column("generation_id")[rows[5]["position"]].as_py() == rows[5]["generation_id"]
+def test_a_worker_that_outlives_an_audit_loads_what_has_changed_and_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"seed": 1, "version": 1, "batch_size": 8} | dict.fromkeys(_sources.SAMPLER)
+    model = ["a" * 64]
+    monkeypatch.setattr(generations._settings, "settings", lambda block: {"generations": settings, "compute": {"device": "cpu"}}[block])
+    monkeypatch.setattr(_sources, "release", lambda name: _sources.Release(name, Path("m"), model[0], {"n_steps": 2}, None))
+    monkeypatch.setattr(generations._pipelines, "sampler", lambda release, **asked: SimpleNamespace(settings=asked["defaults"], stack=release.digest))
+    first, provenance = generations._loaded("r")
+    settings["seed"] = 2
+    again, of_other_seed = generations._loaded("r")
+    assert again is first and (provenance[4], of_other_seed[4]) == (1, 2)
+    settings["guidance_scale"] = 3.0
+    other, _ = generations._loaded("r")
+    assert other is not first and other.settings["guidance_scale"] == 3.0
+    model[0] = "b" * 64
+    newest, provenance = generations._loaded("r")
+    assert newest.stack == provenance[0] == "b" * 64
 
 
 def test_two_workers_of_a_cluster_of_which_one_is_killed_draw_the_same_bytes(copy_of_another: Path) -> None:
@@ -124,7 +132,7 @@ def test_of_a_prompt_that_is_not_flagged_the_pictures_of_every_prompt_and_the_me
     assert kept == sorted({*range(16), medoid}) == [i for i, p in enumerate(pictures) if p is not None]
     assert [r["seed"] for r in rows] == [r["seed"] for r in whole] and [r["sha256"] for r in rows] == [r["sha256"] for r in whole]
     assert {r["reason"] for r in rows if r["index"] not in kept} == {"its prompt is not flagged; its seed makes it again"}
-    placed = generations._PictureShards(in_folder / "pictures").add(rows, pictures)
+    placed = _pictures.GenerationWriter("v1").add(rows, pictures)
     assert [r["position"] for r in placed if r["shard"]] == list(range(len(kept))) and placed[39]["position"] is None
 
 
@@ -239,5 +247,5 @@ def test_a_picture_that_is_not_kept_is_made_again_from_its_seed(audits: Audits, 
     monkeypatch.chdir(folder)
     row = next(r for r in told["flagged"]["generations"] if r["status"] == "not_kept")
     caption = next(r["caption"] for r in rows_of(folder, "prompts") if r["prompt_id"] == row["prompt_id"])
-    sampler, _ = generations._loaded.__wrapped__("sd-v1.5")
+    sampler, _ = generations._loaded("sd-v1.5")
     assert _pictures.pixel_digest(sampler.pictures([caption], [row["seed"]])[0][0]) == row["sha256"]

@@ -65,3 +65,18 @@ def test_parquet_is_read_as_struct_or_plain_bytes_with_laions_column_names(tmp_p
     rows = list(_pictures.rows("parquet", tmp_path, ["part.parquet"]))
     assert [r["caption"] for r in rows] == ["x", "y", None] and [r["url"] for r in rows] == ["u", "v", "w"]
     assert [r["key"] for r in rows] == ([f"{i}.png" for i in range(3)] if as_struct else [f"part.parquet#{i}" for i in range(3)])
+
+
+def test_generations_are_gathered_in_shards_that_find_them_again_and_what_is_not_kept_has_no_place(in_folder: Path, picture: Callable[..., np.ndarray],
+                                                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pictures, "PICTURES_PER_SHARD", 4)
+    pngs = [_pictures.png(picture(i)) if i != 2 else None for i in range(7)]
+    writer = _pictures.GenerationWriter("v1")
+    rows = writer.add([{"generation_id": 10 + i} for i in range(7)], pngs)
+    writer.close()
+    places = [(r["shard"], r["position"]) for r in rows]
+    assert places[2:6] == [(None, None), ("pictures_00000.parquet", 2), ("pictures_00000.parquet", 3), ("pictures_00001.parquet", 0)]
+    reader = _pictures.GenerationReader("v1")
+    assert all((reader.pixels(r) == picture(i)).all() for i, r in enumerate(rows) if r["shard"])
+    stored = pq.read_table(in_folder / "data" / "generations" / "v1" / "pictures" / "pictures_00001.parquet")
+    assert stored.column("generation_id").to_pylist() == [15, 16]

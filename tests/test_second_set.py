@@ -20,7 +20,7 @@ from PIL import Image
 from tasks import duplicates, findings, generations, matches
 from tasks.measures import distances, templates, verdicts
 from tests import second_set, second_truth
-from tests.conftest import ROOT
+from tests.conftest import ROOT, rows_of
 from tests.second_release import PREDICTIONS, SAMPLER
 
 N_SEEDS = int(os.environ.get("EIDETIC_TEST_SEEDS", "2"))  # of the controls, per release; the first is the audit's own
@@ -90,10 +90,6 @@ def audits(second: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     folders = {p: project(second, folder / p) for p in PREDICTIONS}
     together({p: [sys.executable, "-m", "tests.second_audit", p, *map(str, range(1, N_SEEDS))] for p in PREDICTIONS}, folders)
     return folders
-
-
-def rows_of(folder: Path, noun: str, release: str = "") -> list[dict[str, Any]]:
-    return pq.read_table(folder / "data" / noun / release / f"{noun}.parquet").to_pylist()
 
 
 def truth(second: Path, release: str) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,8 @@ from itertools import count
 import numpy as np
 from scipy.stats import binom
 
+SETTINGS = ("first", "budget", "clique_size", "min_rate", "miss_probability")  # of params.yaml, in the order of the rules' arguments
+
 
 def cumulative_rounds(first: int, budget: int) -> list[int]:
     """Pictures drawn after each round: first, twice as many, four times as many, ..., and the budget last.
