@@ -37,6 +37,40 @@ def shard(stage: str, key: str, make: Callable[[], pa.Table]) -> pa.Table:
     return pq.read_table(path)
 
 
+def pieces(stage: str, job: str, items: list[tuple[str, tuple[Any, ...]]], scheduler: str | None) -> Iterator[pa.Table]:
+    """The finished shard of each (key, arguments), in their order; says how many are kept from before and makes the others now.
+
+    job is a function's name, "tasks.noun:function"; it returns the shard's table, in this process or, where a scheduler is named, on
+    the workers of a Dask cluster.
+    """
+    missing = {key: arguments for key, arguments in items if not (WORK / stage / f"{key}.parquet").is_file()}
+    print(f"{stage}: {len(items)} pieces, {len(items) - len(missing)} kept from before, {len(missing)} to make", flush=True)
+    work = [(stage, key, job, arguments) for key, arguments in missing.items()]
+    done = spread(f"{__name__}:_made", work, scheduler) if scheduler and work else (_made(*item) for item in work)
+    for _ in progress(done, len(work), f"{stage}: pieces") if work else ():
+        pass
+    for key, _ in items:
+        yield pq.read_table(WORK / stage / f"{key}.parquet")
+
+
+def _made(stage: str, key: str, job: str, arguments: tuple[Any, ...]) -> str:
+    shard(stage, key, lambda: pkgutil.resolve_name(job)(*arguments))
+    return key
+
+
+def runs(names: list[str], mean: int) -> list[range]:
+    """Consecutive runs of about `mean` names, at most four times as many. A run ends after a name by that name's own hash.
+
+    A name that comes or goes changes the run that it is in and no other: the pieces of the others are found again.
+    """
+    made, start = [], 0
+    for i, name in enumerate(names):
+        if int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "big") % mean == 0 or i + 1 - start == 4 * mean:
+            made.append(range(start, i + 1))
+            start = i + 1
+    return made + ([range(start, len(names))] if start < len(names) else [])
+
+
 def remove(stage: str, key: str) -> None:
     """Remove the finished shard of this key, if it is there."""
     (WORK / stage / f"{key}.parquet").unlink(missing_ok=True)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tasks import _shards
 from tasks._settings import TryAgain
@@ -51,3 +53,32 @@ def test_progress_hands_on_every_item_and_says_so_now_and_then(capsys: pytest.Ca
     assert list(_shards.progress(range(3), 3, "prompts")) == [0, 1, 2]
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("prompts: 1 of 3") and said[-1].startswith("prompts: 3 in")
+
+
+def numbers(first: int, n: int) -> pa.Table:
+    return pa.table({"x": list(range(first, first + n))})
+
+
+@pytest.mark.parametrize("scheduler", [None, "local:2"])
+def test_pieces_come_in_order_and_only_what_is_missing_is_made(in_folder: Path, capsys: pytest.CaptureFixture[str], scheduler: str | None,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    items = [(f"key{i}", (10 * i, 2)) for i in range(4)]
+    assert len(list(_shards.pieces("images", "tests.test_shards:numbers", items[1:3], scheduler))) == 2
+    made = list(_shards.pieces("images", "tests.test_shards:numbers", items, scheduler))
+    assert [t.column("x").to_pylist() for t in made] == [[0, 1], [10, 11], [20, 21], [30, 31]]
+    assert "images: 4 pieces, 2 kept from before, 2 to make" in capsys.readouterr().out
+
+
+@given(st.lists(st.text(max_size=3), max_size=60), st.integers(1, 8), st.integers(0, 60), st.text(max_size=3))
+def test_a_name_that_comes_touches_the_runs_at_its_place_and_no_other(names: list[str], mean: int, place: int, new: str) -> None:
+    place = min(place, len(names))
+    before = [tuple(names[i] for i in run) for run in _shards.runs(names, mean)]
+    assert [name for run in before for name in run] == names and all(0 < len(run) <= 4 * mean for run in before)
+    more = [*names[:place], new, *names[place:]]
+    after = [tuple(more[i] for i in run) for run in _shards.runs(more, mean)]
+    start = 0
+    for run in before:  # what ends before the new name is as it was
+        start += len(run)
+        if start < place:
+            assert run in after
