@@ -58,7 +58,8 @@ def world(rng: np.random.Generator, keep_rate: float, dropped_rate: float) -> tu
     is_sampled = is_kept | (rng.random(len(shown)) < dropped_rate)
     rows = [{"arm": "duplicated", "copies_bin": name, "stratum": "kept" if kept else "dropped", "n_generations": 16 * sampled, "n_evaluations": 8,
              "prompt_id": i, "cluster_id": i, "hit_rate": float(hit) if sampled else None, "is_extracted": bool(sampled and hit),
-             "is_flagged": False, "is_calibrating": False, "match_type": "verbatim" if sampled and hit else "none"}
+             "is_flagged": False, "is_calibrating": False, "match_type": "verbatim" if sampled and hit else "none", "own_cluster": i,
+             "caption_rank": 0, "is_compared": True}
             for i, (name, kept, sampled, hit) in enumerate(zip(names, is_kept.tolist(), is_sampled.tolist(), shown.tolist(), strict=True))]
     return rows, {name: int(of_bin.sum()) for of_bin, (name, *_) in zip(is_extractable, BINS, strict=True)}
 

@@ -4,6 +4,7 @@ select
     image_id,
     split,
     cluster_id,
+    representative_id,
     n_copies,
     cluster_size,
     n_neighbours,
@@ -11,7 +12,9 @@ select
     min_similarity,
     nearest_other_l2,
     is_chained,
-    is_leaked
+    is_leaked,
+    template_id,
+    template_size
 from source.duplicates
 order by image_id;
 
@@ -25,9 +28,11 @@ select
     method,
     similarity,
     l2,
-    is_copy
+    tile_difference,
+    is_copy,
+    is_template
 from source.pairs
-order by image_id_a, image_id_b;
+order by image_id_a, image_id_b, method;
 
 comment on table pairs is
 'Pictures that were compared as possible copies, shared by all releases. One row per pair.';
@@ -35,7 +40,9 @@ comment on table pairs is
 create table canaries as
 select
     transform,
+    is_promised,
     n_planted,
+    n_proposed,
     n_found,
     recall,
     recall_low,
@@ -45,3 +52,17 @@ order by transform;
 
 comment on table canaries is
 'How well known copies were found by the same search. One row per transform.';
+
+create table thresholds as
+select
+    name,
+    value,
+    is_calibrated,
+    canary_share,
+    n_natural,
+    natural_rate
+from source.thresholds
+order by name;
+
+comment on table thresholds is
+'Where copies end, set on canaries against natural neighbours of this very training set. One row per threshold.';

@@ -37,7 +37,9 @@ select
     search_bits,
     p_value,
     q_value,
+    caption_rank,
     is_calibrating,
+    is_compared,
     is_own_image,
     is_flagged,
     is_extracted

@@ -53,7 +53,9 @@ select
     search_bits,
     p_value,
     q_value,
+    caption_rank,
     is_calibrating,
+    is_compared,
     is_own_image,
     is_flagged,
     is_extracted
@@ -74,6 +76,7 @@ select
     n_prompts,
     n_sampled,
     n_findings,
+    n_undecided,
     n_images,
     n_verbatim,
     n_near_copy,
@@ -95,6 +98,9 @@ select
     estimated_total,
     estimated_total_low,
     estimated_total_high,
+    n_further_prompts,
+    n_further_findings,
+    n_further_flagged,
     n_generations,
     n_evaluations
 from source.all_summary

@@ -22,6 +22,8 @@ select
     images.position,
     images.sha256,
     images.pixel_digest,
+    images.pdq,
+    images.pdq_quality,
     images.width_px,
     images.height_px,
     images.complexity_bytes,

@@ -10,6 +10,7 @@ select
     inclusion_probability,
     n_copies,
     seed_id,
+    caption_rank,
     is_calibrating
 from source.prompts
 order by prompt_id;

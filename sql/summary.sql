@@ -9,6 +9,7 @@ select
     n_prompts,
     n_sampled,
     n_findings,
+    n_undecided,
     n_images,
     n_verbatim,
     n_near_copy,
@@ -30,6 +31,9 @@ select
     estimated_total,
     estimated_total_low,
     estimated_total_high,
+    n_further_prompts,
+    n_further_findings,
+    n_further_flagged,
     n_generations,
     n_evaluations
 from source.summary

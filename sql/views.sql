@@ -78,7 +78,7 @@ with found as (
         median(findings.l2) as median_l2
     from findings
     inner join prompts on findings.prompt_id = prompts.prompt_id
-    where findings.is_extracted
+    where findings.is_extracted and findings.caption_rank = 0
     group by findings.release, findings.arm, coalesce(prompts.copies_bin, 'unseen')
 )
 
@@ -109,7 +109,8 @@ comment on column extraction_by_copies.least_copies is 'Lower end of the bin, to
 comment on column extraction_by_copies.n_clusters is 'Clusters with a caption in the bin: the frame';
 comment on column extraction_by_copies.n_prompts is 'Prompts';
 comment on column extraction_by_copies.n_findings is 'Prompts whose medoid is a copy of a training image';
-comment on column extraction_by_copies.extraction_rate is 'n_findings / n_prompts: by this attack, a lower bound';
+comment on column extraction_by_copies.extraction_rate is
+'n_findings / n_prompts: by this attack, a lower bound; NULL where no picture could be compared';
 comment on column extraction_by_copies.low is 'Lower end of its 95 % Clopper-Pearson interval';
 comment on column extraction_by_copies.high is 'Upper end of its 95 % Clopper-Pearson interval';
 comment on column extraction_by_copies.is_census is
@@ -130,7 +131,7 @@ with judged as (
         arm != 'held_out' and split = 'member' as is_target_hit,
         arm = 'held_out' and split = 'held_out' as is_control_hit
     from findings
-    where margin is not null and not is_calibrating
+    where margin is not null and not is_calibrating and caption_rank = 0
 ),
 
 totals as (
@@ -139,6 +140,7 @@ totals as (
         count(*) filter (where arm != 'held_out') as n_targets,
         count(*) filter (where arm = 'held_out' and not is_calibrating) as n_controls
     from findings
+    where caption_rank = 0
     group by release
 ),
 
@@ -186,7 +188,7 @@ from cumulated
 inner join totals on cumulated.release = totals.release;
 
 comment on view precision_curve is
-'Targets and controls as close to a picture as each prompt: the list if it were cut there. One row per release and prompt.';
+'Targets and controls as close to a picture as each prompt: the list if it were cut there. One row per release and cluster.';
 comment on column precision_curve.release is 'Release under audit';
 comment on column precision_curve.list_length is 'Rank by margin, then l2: the list is cut after this row';
 comment on column precision_curve.finding_id is 'The finding at the cut';

@@ -51,7 +51,8 @@ def _n_asked(prompts: dict[str, Any]) -> int:
     """Prompts that params.yaml asks for: calibrating controls are some of the held-out ones, a custom list counts its lines."""
     custom = Path(prompts["custom"]) if prompts.get("custom") else None
     listed = len(custom.read_text(encoding="utf-8", errors="replace").splitlines()) if custom and custom.is_file() else 0
-    return listed + sum(v for k, v in prompts.items() if k.startswith("n_") and k != "n_calibrating" and isinstance(v, int))
+    n_clusters = sum(prompts.get(f"n_{arm}", 0) for arm in ("duplicated", "outlier", "singleton", "held_out"))
+    return int(listed + prompts.get("n_paraphrased", 0) + n_clusters * prompts.get("n_captions", 1))
 
 
 def of_release(name: str) -> Cost:

@@ -33,10 +33,13 @@ class Embedder:
         return f"{self.name} {self.digest[:16]}, box to {size_px} px, bilinear to {self.side} px"
 
     def descriptors(self, pictures: Iterable[np.ndarray], size_px: int) -> np.ndarray:
-        """[n, d] float32 of unit length, of canonical pictures brought to size_px first, as the other side is."""
-        made, rest = [], iter(pictures)
+        """[n, d] float32 of unit length, of canonical pictures brought to size_px first, as the other side is.
+
+        The last batch is filled up: what a picture's descriptor is does not depend on how many others there are.
+        """
+        made, rest = [], (_pictures.enlarged(_pictures.resized(p, size_px), self.side) for p in pictures)
         while batch := list(islice(rest, BATCH)):
-            made.append(self.embed(np.stack([_pictures.enlarged(_pictures.resized(p, size_px), self.side) for p in batch])))
+            made.append(self.embed(np.stack(batch + batch[-1:] * (BATCH - len(batch))))[:len(batch)])
         raw = np.concatenate(made)
         return raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12)
 
@@ -54,16 +57,21 @@ def embedder(descriptor: str, path: str | None = None, device: str = "cpu") -> E
 
 def piece(stage: str, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     """[n, d] float32 descriptors of one resumable piece: read from work/<stage> where they are finished, else made now."""
-
-    def made() -> pa.Table:
-        vectors = make().astype(np.float16)
-        return pa.table({"descriptor": pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])})
-
-    stored = _shards.shard(stage, key, made).column("descriptor").combine_chunks()
-    return stored.values.to_numpy(zero_copy_only=False).reshape(len(stored), -1).astype(np.float32)
+    return vectors(_shards.shard(stage, key, lambda: stored(make().astype(np.float16)))).astype(np.float32)
 
 
-def write(made: pa.Table, vectors: np.ndarray, checks: list[dict[str, Any]], noun: str, release: str | None = None) -> None:
+def stored(descriptors: np.ndarray) -> pa.Table:
+    """The table of a finished piece, of descriptors [n, d] float16."""
+    return pa.table({"descriptor": pa.FixedSizeListArray.from_arrays(descriptors.ravel(), descriptors.shape[1])})
+
+
+def vectors(made: pa.Table) -> np.ndarray:
+    """[n, d] float16 descriptors of a finished piece."""
+    column = made.column("descriptor").combine_chunks()
+    return column.values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+
+
+def write(made: pa.Table, descriptors: np.ndarray, checks: list[dict[str, Any]], noun: str, release: str | None = None) -> None:
     """Write descriptors and checked metadata, partition by partition, in the clip-retrieval layout under data/<noun>[/<release>].
 
     Equal numbers of files on both sides, named so that they sort alike: readers zip the two lists.
@@ -73,7 +81,7 @@ def write(made: pa.Table, vectors: np.ndarray, checks: list[dict[str, Any]], nou
     digits = len(str(n_parts - 1))
     for part in range(n_parts):
         rows = slice(part * ROWS, (part + 1) * ROWS)
-        _tables.put_array(vectors[rows], where / "img_emb" / f"img_emb_{part:0{digits}d}.npy")
+        _tables.put_array(descriptors[rows], where / "img_emb" / f"img_emb_{part:0{digits}d}.npy")
         _tables.write(made.slice(rows.start, ROWS), checks, noun, release, side=f"metadata/metadata_{part:0{digits}d}")
 
 

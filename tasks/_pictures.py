@@ -1,28 +1,40 @@
-"""Pictures as files hold them and as the audit sees them: the only file that imports PIL."""
+"""Pictures as files hold them and as the audit sees them: the only file that imports PIL and PDQ."""
 
 import hashlib
 import io
+import struct
+import threading
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import pdqhash
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 from tasks import _tables
-from tasks._settings import UserError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-MAX_PIXELS = 1 << 28
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-BATCH = 256
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM")  # none of those for which PIL runs other programs
+SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF",
+            ".avif": "AVIF"}
+MAX_PIXELS = 1 << 26
+MIN_SIDE, MAX_SIDE = 4, 1 << 15  # px; below there is nothing to compare
+LARGE = 1 << 22  # pixels; of larger pictures one at a time is decoded, so that memory does not grow with the cores
+BAND = 256  # rows turned into RGB at a time
+PDQ_PX = 512
+MIN_STD = 0.04  # as in tasks.measures.distances.is_degenerate
 PICTURES_PER_SHARD = 4096
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # sizes are judged here, before anything is decoded
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError, MemoryError, EOFError, struct.error,
+          zlib.error)  # what PIL raises over a damaged file
+_one_at_a_time = threading.Lock()
 
 
 class BadPicture(Exception):
@@ -31,30 +43,158 @@ class BadPicture(Exception):
 
 def canonical(data: bytes) -> np.ndarray:
     """[h, w, 3] uint8: the first frame, turned upright by its EXIF tag, alpha over white, RGB. Raises BadPicture with the reason."""
+    picture = _opened(data)
+    with _room(picture):
+        return _decoded(picture, data)[0]
+
+
+def measured(data: bytes, name: str | None, jpeg_quality: int) -> dict[str, Any]:
+    """What `images` says of a picture: its `columns`, measured on the canonical pixels, and `notes`: what the canonical decode had to do.
+
+    name, where the source gives one, is held against the format. Raises BadPicture with the reason.
+    """
+    picture = _opened(data)
+    with _room(picture):
+        pixels, notes = _decoded(picture, data)
+        suffix = PurePosixPath(name or "").suffix.lower()
+        if suffix in SUFFIXES and SUFFIXES[suffix] != _format(picture):
+            notes.append(f"{_format(picture)} under a name that says {suffix}")
+        found, quality = pdq(pixels)
+        columns = {"pixel_digest": pixel_digest(pixels), "width_px": pixels.shape[1], "height_px": pixels.shape[0], "pdq": found.hex(),
+                   "pdq_quality": quality, "complexity_bytes": jpeg_size(pixels, jpeg_quality), "is_degenerate": is_degenerate(pixels)}
+        return {"columns": columns, "notes": notes}
+
+
+def _room(picture: Image.Image) -> AbstractContextManager[Any]:
+    """Held while a picture is decoded: large ones wait for each other."""
+    return _one_at_a_time if picture.width * picture.height > LARGE else nullcontext()
+
+
+def _opened(data: bytes) -> Image.Image:
+    """The picture with its header read and its size judged; nothing is decoded yet."""
     if not data:
         raise BadPicture("empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data))
-            picture.load()
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadPicture(f"more than {MAX_PIXELS} pixels") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadPicture(f"not readable as a picture: {str(error).split('<')[0].strip()[:80]}") from None
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith(("I", "F")):
-        values = np.asarray(picture, np.float64)
-        picture = Image.fromarray((values / max(values.max(), 255) * 255).astype(np.uint8))
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.asarray(picture.convert("RGB"))
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise BadPicture(f"more than {Image.MAX_IMAGE_PIXELS} pixels") from None
+    except BROKEN as error:
+        raise BadPicture(_reason(error, data)) from None
+    if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):
+        raise BadPicture(f"more than {Image.MAX_IMAGE_PIXELS} pixels")
+    if not MIN_SIDE <= min(picture.size) <= max(picture.size) <= MAX_SIDE:
+        raise BadPicture(f"{picture.width} x {picture.height} px; sides are from {MIN_SIDE} to {MAX_SIDE}")
+    return picture
+
+
+def _decoded(picture: Image.Image, data: bytes) -> tuple[np.ndarray, list[str]]:
+    """[h, w, 3] uint8 of the canonical decode, and what it had to do. The picture is closed: its pixels are held once."""
+    opened, notes = picture, list[str]()
+    try:
+        depths = [str(tile[3]) for tile in getattr(picture, "tile", [])]
+        before = _orientation(picture) if picture.format == "TIFF" else 1  # PIL turns a TIFF as it loads it
+        picture.load()
+        if before in range(2, 9) or _orientation(opened) in range(2, 9):
+            notes.append("turned upright")
+            picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith(("I", "F")) or any(";16" in depth for depth in depths):
+            notes.append("more than 8 bits a channel, reduced to 8")
+        if picture.mode == "CMYK":
+            notes.append("CMYK")
+        pixels, has_alpha = _rgb(picture)
+    except BROKEN as error:
+        raise BadPicture(_reason(error, data)) from None
+    notes = [note for note in [_frames(opened), *notes, "alpha laid over white" if has_alpha else None] if note]
+    opened.close()
+    return pixels, notes
+
+
+def _rgb(picture: Image.Image) -> tuple[np.ndarray, bool]:
+    """[h, w, 3] uint8, and whether anything was transparent. Band by band, for PIL's own copies are four bytes a pixel.
+
+    Grey levels of 16 or 32 bits are scaled so that the brightest (at least 255) is 255.
+    """
+    is_deep = picture.mode.startswith(("I", "F"))
+    brightest = max(255.0, *(float(np.nan_to_num(np.asarray(band)).max()) for _, band in _bands(picture))) if is_deep else 255.0
+    pixels, has_alpha = np.empty((picture.height, picture.width, 3), np.uint8), False
+    for start, band in _bands(picture):
+        if is_deep:
+            band = Image.fromarray(np.clip(np.nan_to_num(np.asarray(band, np.float64)) / brightest * 255, 0, 255).astype(np.uint8))
+        elif "A" in band.getbands() or "transparency" in band.info:
+            band = band.convert("RGBA")
+            has_alpha = has_alpha or np.asarray(band.getchannel("A")).min() < 255
+            band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
+        pixels[start:start + BAND] = np.asarray(band.convert("RGB"))
+    return pixels, bool(has_alpha)
+
+
+def _bands(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The picture from top to bottom, with the first row of each part."""
+    for start in range(0, picture.height, BAND):
+        yield start, picture.crop((0, start, picture.width, min(start + BAND, picture.height)))
+
+
+def _frames(picture: Image.Image) -> str | None:
+    """What is left out of a file that holds more than one picture."""
+    try:
+        n_frames = getattr(picture, "n_frames", 1)
+    except BROKEN:  # the first was whole
+        return "animated: first frame"
+    if n_frames == 1:
+        return None
+    return {"TIFF": f"first of {n_frames} pages", "MPO": f"first of {n_frames} pictures"}.get(str(picture.format), f"animated: first of {n_frames} frames")
+
+
+def _orientation(picture: Image.Image) -> Any:
+    try:
+        return picture.getexif().get(0x0112, 1)
+    except BROKEN:
+        return 1
+
+
+def _format(picture: Image.Image) -> str:
+    return {"MPO": "JPEG", "DIB": "BMP"}.get(str(picture.format), str(picture.format))
+
+
+def _reason(error: BaseException, data: bytes) -> str:
+    said = str(error).split("<")[0].strip()[:80]
+    return "truncated" if "truncated" in said.lower() or _is_cut(data) else f"not readable as a picture: {said or type(error).__name__}"
+
+
+def _is_cut(data: bytes) -> bool:
+    """Whether a file that cannot be read lacks its end."""
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data[-64:]
+    if data.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in data[-64:]
+    if data.startswith(b"RIFF"):
+        return len(data) < int.from_bytes(data[4:8], "little") + 8
+    if data.startswith(b"GIF8"):
+        return not data.rstrip(b"\0").endswith(b";")
+    return data.startswith(b"BM") and len(data) < int.from_bytes(data[2:6], "little")
 
 
 def pixel_digest(pixels: np.ndarray) -> str:
     """sha256 of size and canonical RGB values: equal for files that show the very same pixels."""
-    return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def pdq(pixels: np.ndarray) -> tuple[bytes, int]:
+    """PDQ of a picture: 256 bits in 32 bytes, most significant first, and its quality, 0 to 100 (below 50 there is too little to see)."""
+    size = (min(pixels.shape[1], PDQ_PX), min(pixels.shape[0], PDQ_PX))
+    small = pixels if size == pixels.shape[1::-1] else np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+    bits, quality = pdqhash.compute(np.ascontiguousarray(small))
+    return np.packbits(bits.astype(np.uint8)).tobytes(), int(quality)
+
+
+def is_degenerate(pixels: np.ndarray) -> bool:
+    """What tasks.measures.distances.is_degenerate says of a picture, from its histogram: without a float of every pixel."""
+    counts = np.array(Image.fromarray(pixels).histogram(), np.float64).reshape(3, 256)
+    levels, n = (np.arange(256, dtype=np.float32) / np.float32(255)).astype(np.float64), pixels.shape[0] * pixels.shape[1]
+    means = counts @ levels / n
+    return bool(np.mean([(c * (levels - mean) ** 2).sum() / n for c, mean in zip(counts, means, strict=True)]) < MIN_STD**2)
 
 
 def resized(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -77,11 +217,16 @@ def png(pixels: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def jpeg_size(pixels: np.ndarray, quality: int) -> int:
-    """Bytes of the picture's JPEG: how much there is to see in it."""
+def jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """JPEG bytes of [h, w, 3] uint8."""
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG", quality=quality)
-    return out.tell()
+    return out.getvalue()
+
+
+def jpeg_size(pixels: np.ndarray, quality: int) -> int:
+    """Bytes of the picture's JPEG: how much there is to see in it."""
+    return len(jpeg(pixels, quality))
 
 
 def scan_size(pixels: np.ndarray, quality: int) -> int:
@@ -93,22 +238,6 @@ def scan_size(pixels: np.ndarray, quality: int) -> int:
     return len(data) - scan - 2 - int.from_bytes(data[scan + 2:scan + 4], "big") - 2
 
 
-def altered(pixels: np.ndarray, transform: str, rng: np.random.Generator) -> np.ndarray:
-    """[h, w, 3] uint8 of a copy as the web makes them: reencoded, half_size, cropped_4pct or brighter_10pct."""
-    picture = Image.fromarray(pixels)
-    if transform == "half_size":
-        return np.asarray(picture.resize((max(1, picture.width // 2), max(1, picture.height // 2)), Image.Resampling.LANCZOS))
-    if transform == "cropped_4pct":
-        cut_x, cut_y = max(1, picture.width // 25), max(1, picture.height // 25)
-        left, top = int(rng.integers(0, cut_x + 1)), int(rng.integers(0, cut_y + 1))
-        return pixels[top:pixels.shape[0] - cut_y + top, left:pixels.shape[1] - cut_x + left]
-    if transform == "brighter_10pct":
-        return np.clip(pixels * 1.1, 0, 255).astype(np.uint8)
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=int(rng.integers(50, 91)))
-    return canonical(out.getvalue())
-
-
 def webp(pixels: np.ndarray, side: int) -> bytes:
     """A WebP thumbnail for the report, pixel for pixel enlarged where the picture is small."""
     picture = Image.fromarray(pixels)
@@ -117,118 +246,6 @@ def webp(pixels: np.ndarray, side: int) -> bytes:
     out = io.BytesIO()
     picture.save(out, "WEBP", quality=85, method=6)
     return out.getvalue()
-
-
-def inside(root: Path, name: str) -> Path:
-    """root/name. Raises BadPicture where the name leads out of the folder."""
-    target = (root / name).resolve()
-    if PurePosixPath(name).is_absolute() or not target.is_relative_to(root.resolve()):
-        raise BadPicture("path leaves the folder")
-    return target
-
-
-def rows(form: str, root: Path, files: list[str]) -> Iterator[dict[str, Any]]:
-    """The source's rows in order: key, caption, url, shard, position and `data`, the file's bytes (None with a reason).
-
-    files are paths relative to root, as `inputs` listed them.
-    """
-    if form == "image_folder":
-        yield from _folder_rows(root, files)
-    elif form == "parquet":
-        for shard in sorted(f for f in files if f.endswith(".parquet")):
-            yield from _parquet_rows(root, shard)
-    else:
-        raise UserError(f"training_set: format '{form}' is not known; use image_folder or parquet")
-
-
-def _folder_rows(root: Path, files: list[str]) -> Iterator[dict[str, Any]]:
-    captions = _folder_captions(root, files)
-    pictures = {f for f in files if Path(f).suffix.lower() in SUFFIXES}
-    for name in sorted(pictures | set(captions)):
-        row = {"key": name, "caption": None, "url": None, "shard": name, "position": 0, "data": None, "reason": None}
-        row.update(captions.get(name, {}))
-        try:
-            source = inside(root, name)
-            row["data"] = source.read_bytes() if source.is_file() else None
-            row["reason"] = None if source.is_file() else "listed in the metadata but not in the folder"
-            text = source.with_suffix(".txt")
-            if row["caption"] is None and text.is_file():
-                row["caption"] = text.read_text(encoding="utf-8").strip()
-        except (BadPicture, UnicodeDecodeError) as error:
-            row["reason"] = "caption is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        yield row
-
-
-def _folder_captions(root: Path, files: list[str]) -> dict[str, dict[str, Any]]:
-    """What metadata.csv and metadata.jsonl say of each file, by its path relative to root."""
-    captions: dict[str, dict[str, Any]] = {}
-    for name in files:
-        if Path(name).name not in ("metadata.csv", "metadata.jsonl"):
-            continue
-        listed = pa.csv.read_csv(root / name) if name.endswith(".csv") else pa.json.read_json(root / name)
-        listed = listed.rename_columns([_field(c) for c in listed.column_names])
-        if "file_name" not in listed.column_names:
-            raise UserError(f"{root / name} has no column file_name; the Hugging Face image folder needs one")
-        for row in listed.to_pylist():
-            key = (PurePosixPath(name).parent / str(row["file_name"])).as_posix()
-            captions[key] = {"caption": _text(row.get("caption")), "url": _text(row.get("url"))}
-    return captions
-
-
-def _parquet_rows(root: Path, shard: str) -> Iterator[dict[str, Any]]:
-    file = pq.ParquetFile(root / shard)
-    names = {_field(c): c for c in file.schema_arrow.names}
-    if "image" not in names:
-        raise UserError(f"{root / shard} has no column image (struct<bytes, path> or binary); it has {file.schema_arrow.names}")
-    position = 0
-    wanted = [names[c] for c in ("image", "caption", "url") if c in names]
-    for batch in file.iter_batches(batch_size=BATCH, columns=wanted):
-        for raw in batch.to_pylist():
-            row = {_field(k): v for k, v in raw.items()}
-            image = row["image"] if isinstance(row["image"], dict) else {"bytes": row["image"]}
-            key = image.get("path") or f"{shard}#{position}"
-            yield {"key": key, "caption": _text(row.get("caption")), "url": _text(row.get("url")), "shard": shard,
-                   "position": position, "data": image.get("bytes"), "reason": None if image.get("bytes") else "no bytes"}
-            position += 1
-
-
-def _field(name: str) -> str:
-    """A source's column under the name we use: LAION's TEXT and URL, datasets' text."""
-    lower = name.lower()
-    return {"text": "caption", "txt": "caption"}.get(lower, lower if lower in ("caption", "url", "image", "file_name") else name)
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-class Reader:
-    """Canonical pictures of the training and held-out images by place; the last shards read stay open."""
-
-    def __init__(self) -> None:
-        listed = {"member": _tables.read("inputs", side="members").to_pylist(), "held_out": _tables.read("inputs", side="held_out").to_pylist()}
-        self.roots = {split: (rows[0]["format"], Path(rows[0]["root"])) for split, rows in listed.items() if rows}
-        self.column = lru_cache(maxsize=4)(_image_column)
-
-    def pixels(self, row: dict[str, Any]) -> np.ndarray:
-        """[h, w, 3] uint8 of a row of `images` (split, shard, position)."""
-        form, root = self.roots[row["split"]]
-        if form == "image_folder":
-            return canonical(inside(root, row["shard"]).read_bytes())
-        image = self.column(root / row["shard"])[row["position"]].as_py()
-        return canonical(image["bytes"] if isinstance(image, dict) else image)
-
-    def reduced(self, rows: list[dict[str, Any]], side: int) -> np.ndarray:
-        """[n, side, side, 3] float32 in [0, 1] of rows of `images`, in their order, read shard by shard."""
-        out = np.empty((len(rows), side, side, 3), np.float32)
-        for i in sorted(range(len(rows)), key=lambda i: (rows[i]["split"], rows[i]["shard"], rows[i]["position"])):
-            out[i] = resized(self.pixels(rows[i]), side) / np.float32(255)
-        return out
-
-
-def _image_column(shard: Path) -> pa.ChunkedArray:
-    names = {_field(c): c for c in pq.read_schema(shard).names}
-    return pq.read_table(shard, columns=[names["image"]]).column(0)
 
 
 class GenerationWriter:

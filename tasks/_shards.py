@@ -8,7 +8,9 @@ import pkgutil
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +24,7 @@ from tasks._settings import TryAgain, UserError
 WORK = Path(os.environ.get("EIDETIC_WORK", "work"))
 SECONDS_BETWEEN_LINES = 10.0
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def fingerprint(*parts: Any) -> str:
@@ -37,17 +40,17 @@ def shard(stage: str, key: str, make: Callable[[], pa.Table]) -> pa.Table:
     return pq.read_table(path)
 
 
-def pieces(stage: str, job: str, items: list[tuple[str, tuple[Any, ...]]], scheduler: str | None) -> Iterator[pa.Table]:
+def pieces(stage: str, job: str, items: list[tuple[str, tuple[Any, ...]]], scheduler: str | None, what: str = "pieces") -> Iterator[pa.Table]:
     """The finished shard of each (key, arguments), in their order; says how many are kept from before and makes the others now.
 
     job is a function's name, "tasks.noun:function"; it returns the shard's table, in this process or, where a scheduler is named, on
     the workers of a Dask cluster.
     """
     missing = {key: arguments for key, arguments in items if not (WORK / stage / f"{key}.parquet").is_file()}
-    print(f"{stage}: {len(items)} pieces, {len(items) - len(missing)} kept from before, {len(missing)} to make", flush=True)
+    print(f"{stage}: {len(items)} {what}, {len(items) - len(missing)} kept from before, {len(missing)} to make", flush=True)
     work = [(stage, key, job, arguments) for key, arguments in missing.items()]
     done = spread(f"{__name__}:_made", work, scheduler) if scheduler and work else (_made(*item) for item in work)
-    for _ in progress(done, len(work), f"{stage}: pieces") if work else ():
+    for _ in progress(done, len(work), f"{stage}: {what}") if work else ():
         pass
     for key, _ in items:
         yield pq.read_table(WORK / stage / f"{key}.parquet")
@@ -69,6 +72,19 @@ def runs(names: list[str], mean: int) -> list[range]:
             made.append(range(start, i + 1))
             start = i + 1
     return made + ([range(start, len(names))] if start < len(names) else [])
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """function of each item, made by as many threads as there are cores, in the items' order; few of them are held at a time."""
+    n_threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting: deque[Future[R]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def remove(stage: str, key: str) -> None:

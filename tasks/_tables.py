@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,13 @@ def put_array(values: np.ndarray, target: Path) -> None:
     os.replace(temporary, target)
 
 
+def scratch(shape: tuple[int, ...], kind: Any, where: Path) -> np.ndarray:
+    """An array on disk instead of in memory, without a name: the system takes its file away with it."""
+    where.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=where) as file:
+        return np.memmap(file, kind, "w+", shape=shape)
+
+
 def put_text(text: str, target: Path) -> None:
     """Write a text file beside its place and rename it."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -128,6 +137,11 @@ def file_digest(source: Path) -> str:
     """The file's sha256, 64 hexadecimal digits."""
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def metadata(noun: str, release: str | None = None) -> Iterator[pa.Table]:
+    """The metadata of a clip-retrieval folder, partition by partition."""
+    yield from (pq.read_table(part) for part in sorted((folder(noun, release) / "metadata").glob("metadata_*.parquet")))
 
 
 def descriptors(noun: str, release: str | None = None) -> tuple[pa.Table, np.ndarray]:

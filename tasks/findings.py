@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _pictures, _settings, _sources, _stage, _tables
+from tasks import _library, _pictures, _settings, _sources, _stage, _tables
 from tasks._schemas import column, schema
-from tasks.measures import clusters, distances, rates, stopping, templates, thumbnails, verdicts
+from tasks.measures import distances, rates, stopping, templates, thumbnails, verdicts
 from tasks.measures.identity import hash63
 
 SCHEMA = schema(
@@ -55,7 +55,9 @@ SCHEMA = schema(
         column("search_bits", pa.float64(), "Bits the search put in: log2(generations x prompts) + 8 x caption bytes", nullable=True),
         column("p_value", pa.float64(), "Rank of its closeness to its own image among matched controls; NULL for controls and custom prompts", nullable=True),
         column("q_value", pa.float64(), "Benjamini-Hochberg over clusters (Simes within), per arm", nullable=True),
+        column("caption_rank", pa.int32(), "0: its cluster's most frequent caption; further captions are listed apart: no p-value, and in no rate"),
         column("is_calibrating", pa.bool_(), "A control that set thresholds: it is judged like the others but counts for no error rate"),
+        column("is_compared", pa.bool_(), "Whether there were training pictures to compare with: without, nothing is confirmed nor ruled out"),
         column("is_own_image", pa.bool_(), "Whether the picture is the one whose caption was the prompt, or its copy", nullable=True),
         column("is_flagged", pa.bool_(), "Matched to a held-out image that did not leak into training: a false alarm, never an extraction"),
         column("is_extracted", pa.bool_(), "verbatim, near_copy or template of a training image"),
@@ -73,7 +75,8 @@ DELTAS = {"eidetic_k": 0.05, "eidetic_k_10": 0.10, "eidetic_k_15": 0.15}
 N_SCORED = 8  # generations that every sampled prompt has: scores are the best of these, alike for controls
 JPEG_QUALITY = 75
 TARGET_ARMS = ("duplicated", "outlier", "singleton")
-UNKNOWN = ("generation_id", "l2_band", "hit_rate", "hit_rate_low", "hit_rate_high", "clique_size", "closest_l2", "seed", "is_own_image")  # unsampled
+UNKNOWN = ("generation_id", "l2_band", "clique_size", "closest_l2", "seed")  # of a prompt that was not sampled
+NOT_JUDGED = {"n_judged": 0, "n_hits": 0} | dict.fromkeys(["hit_rate", "hit_rate_low", "hit_rate_high", "is_own_image"])
 COPIED = ("l2", "tiled_l2", "adaptive_l2", "margin", "similarity", "image_id", "cluster_id", "split")
 
 
@@ -90,7 +93,7 @@ class Evidence:
 def near_copy_similarity(evidence: list[Evidence]) -> float:
     """99th percentile, over calibrating controls, of a control's best similarity to its own image; above 1 (no near copy) without any."""
     best = [max((m["similarity"] for rows in e.matches.values() for m in rows if m["is_own_cluster"]), default=-1.0)
-            for e in evidence if e.prompt["is_calibrating"]]
+            for e in evidence if e.prompt["is_calibrating"] and not e.prompt["caption_rank"]]
     return float(np.quantile(best, 0.99, method="higher")) if best else 2.0
 
 
@@ -141,10 +144,13 @@ def finding(evidence: Evidence, min_similarity: float, s: dict[str, Any]) -> dic
 
 
 def p_and_q(rows: list[dict[str, Any]], scores: dict[int, float], nearest_other: dict[int, float], n_matched: int) -> None:
-    """Set p_value and q_value of the targets, against controls matched in density; scores and nearest_other by prompt_id."""
-    controls = [r for r in rows if r["arm"] == "held_out" and not r["is_calibrating"]]
+    """Set p_value and q_value of the targets, against controls matched in density; scores and nearest_other by prompt_id.
+
+    Of the most frequent captions alone: a target of three captions has three tries to come close, a control of one has one.
+    """
+    controls = [r for r in rows if r["arm"] == "held_out" and not r["is_calibrating"] and not r["caption_rank"]]
     for arm in TARGET_ARMS if controls else ():
-        if not (of_arm := [r for r in rows if r["arm"] == arm]):
+        if not (of_arm := [r for r in rows if r["arm"] == arm and not r["caption_rank"]]):
             continue
         pick = lambda values, of: np.array([values[r["prompt_id"]] for r in of], float)  # noqa: E731
         own = np.array([[r["own_cluster"] == c["own_cluster"] for c in controls] for r in of_arm])
@@ -161,7 +167,7 @@ def findings(evidence: list[Evidence], unsampled: list[dict[str, Any]], nearest_
     rows = [finding(e, threshold, settings) | _of_prompt(e.prompt, release, e.sampling["n_evaluations"] + screen_evaluations[e.prompt["prompt_id"]])
             for e in evidence]
     for prompt in unsampled:
-        rows.append(dict.fromkeys([*COPIED, *UNKNOWN]) | {"match_type": "none", "n_generations": 0, "n_judged": 0, "n_hits": 0} |
+        rows.append(dict.fromkeys([*COPIED, *UNKNOWN]) | {"match_type": "none", "n_generations": 0} | NOT_JUDGED |
                     _of_prompt(prompt, release, screen_evaluations[prompt["prompt_id"]]))
     scores = {e.prompt["prompt_id"]: score(e) for e in evidence} | {p["prompt_id"]: -np.inf for p in unsampled}
     density = {r["prompt_id"]: nearest_other.get(r["own_image"]) or 1.0 for r in rows}
@@ -172,7 +178,8 @@ def findings(evidence: list[Evidence], unsampled: list[dict[str, Any]], nearest_
 def _of_prompt(prompt: dict[str, Any], release: str, n_evaluations: int) -> dict[str, Any]:
     return {"finding_id": hash63(release, str(prompt["prompt_id"])), "release": release, "prompt_id": prompt["prompt_id"], "arm": prompt["arm"],
             "n_evaluations": n_evaluations, "own_cluster": prompt["cluster_id"], "own_image": prompt["image_id"], "caption": prompt["caption"],
-            "is_calibrating": prompt["is_calibrating"], "p_value": None, "q_value": None, "template_share": None, "template_mask": None}
+            **{name: prompt[name] for name in ("caption_rank", "is_calibrating")},
+            **dict.fromkeys(["p_value", "q_value", "template_share", "template_mask"])}
 
 
 def described(row: dict[str, Any], generated: np.ndarray, training: np.ndarray, near: np.ndarray, n_searched: tuple[int, int]) -> dict[str, Any]:
@@ -191,26 +198,24 @@ def main(release: str) -> None:
     """Judge every prompt; write data/findings/<release>."""
     settings = _settings.settings("findings") | _stopping(_settings.settings("generations"))
     size_px = _tables.read("inputs", side="resolution").column("size_px")[0].as_py()
-    evidence, unsampled = _evidence(release, {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()})
-    counted = {r["image_id"]: r for r in _tables.read("duplicates").to_pylist()}
-    images = {r["image_id"]: r for r in _tables.read("images").to_pylist() if r["status"] == "ok"}
+    prompts = {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()}
+    evidence, unsampled = _evidence(release, prompts)
     screen = {r["prompt_id"]: r["n_evaluations"] for r in _tables.read("screening", release).to_pylist()}
-    rows = findings(evidence, unsampled, {i: r["nearest_other_l2"] for i, r in counted.items()}, release=release, screen_evaluations=screen,
-                    settings=settings)
-    library = _Library(images, _members(release, images), {i: r["cluster_id"] for i, r in counted.items()}, size_px)
-    generated = _pictures.GenerationReader(release)
+    rows = findings(evidence, unsampled, _nearest_other(prompts), release=release, screen_evaluations=screen, settings=settings)
+    library, generated = _compared(release, size_px), _pictures.GenerationReader(release)
     of_prompt = {e.prompt["prompt_id"]: e for e in evidence}
-    n_copies = library.n_copies(_tables.read("duplicates", side="pairs").filter(pc.field("is_copy")))
+    n_copies = library.n_copies(_tables.read("duplicates", side="pairs").filter(pc.field("is_copy") & (pc.field("method") == "descriptor")))
     n_searched = (sum(r["n_generations"] for r in rows), len(rows))
     for row in rows:
+        row |= {"is_compared": True} if len(library) else NOT_JUDGED | {"is_compared": False}
         e = of_prompt.get(row["prompt_id"])
-        if e and row["match_type"] in ("none", "undecided") and row["n_generations"]:
+        if e and row["match_type"] in ("none", "undecided") and row["is_compared"]:
             _as_template(row, generated.reduced([g for g in e.generations if g["status"] == "ok" and not g["is_fresh"]], size_px), library, settings)
         is_match = row["match_type"] in verdicts.EXTRACTED
-        row |= {"is_flagged": is_match and row["split"] == "held_out" and not counted[row["image_id"]]["is_leaked"],
+        row |= {"is_flagged": is_match and row["split"] == "held_out" and not library.row(row["image_id"])["is_leaked"],
                 "is_extracted": is_match and row["split"] == "member"}
         row |= dict.fromkeys(["thumbnail_px", "code_bytes", "search_bits", *DELTAS]) | {"n_copies": n_copies.get(row["image_id"])}
-        if row["is_extracted"]:
+        if e and row["is_extracted"]:
             medoid = next(g for g in e.generations if g["generation_id"] == row["generation_id"])
             row |= described(row, generated.reduced([medoid], size_px)[0], library.picture(row["image_id"]), library.l2_to_members(row["image_id"]), n_searched)
     table = _tables.table([{name: r[name] for name in SCHEMA.names} for r in rows], SCHEMA)
@@ -227,17 +232,18 @@ def _stopping(generations: dict[str, Any]) -> dict[str, Any]:
         "n_always_drawn": drawn, "n_always_kept": first if generations["keep"] == "flagged" else drawn}
 
 
-def _as_template(row: dict[str, Any], pictures: np.ndarray, library: "_Library", settings: dict[str, Any]) -> None:
+def _as_template(row: dict[str, Any], pictures: np.ndarray, library: _library.Library, settings: dict[str, Any]) -> None:
     """Turn the row into a template finding where its generations share the fixed region of one; l2 and margin are inside it."""
     chosen = {k: settings[k] for k in ("edge_l2", "clique_size", "template_share")}
     chosen |= {"max_l2": settings["verbatim_l2"], "max_margin": settings["verbatim_margin"]}
+    # of the library it reads library[:, mask] and library[row], as pictures held in 8 bits answer them
     found = templates.shared_template(pictures, library.pictures, library.is_of_training_set, chosen)
     if found:
         image = library.rows[int(found["row"])]
         row |= dict.fromkeys(["tiled_l2", "adaptive_l2", "similarity"]) | {
             "match_type": "template", "template_share": found["share"], "template_mask": np.packbits(found["mask"]).tobytes().hex(),
             "l2": found["l2"], "margin": found["margin"], "image_id": image["image_id"], "split": image["split"],
-            "cluster_id": (cluster_id := library.cluster_of[image["image_id"]]), "is_own_image": cluster_id == row["own_cluster"]}
+            "cluster_id": image["cluster_id"], "is_own_image": image["cluster_id"] == row["own_cluster"]}
 
 
 def _evidence(release: str, prompts: dict[int, dict[str, Any]]) -> tuple[list[Evidence], list[dict[str, Any]]]:
@@ -258,37 +264,19 @@ def _evidence(release: str, prompts: dict[int, dict[str, Any]]) -> tuple[list[Ev
     return sampled, unsampled
 
 
-def _members(release: str, images: dict[int, dict[str, Any]]) -> set[int]:
-    """image_ids of the members that the release was trained on."""
-    members = {i: row["key"] for i, row in images.items() if row["split"] == "member"}
-    trained_on = _sources.release(release).trained_on(members.values())
-    return {i for i, key in members.items() if key in trained_on}
+def _nearest_other(prompts: dict[int, dict[str, Any]]) -> dict[int, float]:
+    """nearest_other_l2 of the prompts' own images, by image_id."""
+    own = pa.array([r["image_id"] for r in prompts.values()], pa.int64())
+    counted = _tables.read("duplicates", columns=["image_id", "nearest_other_l2"])
+    return {r["image_id"]: r["nearest_other_l2"] for r in counted.filter(pc.is_in(counted["image_id"], own)).to_pylist()}
 
 
-class _Library:
-    """Pictures of the training and held-out images at the audit's resolution, read once."""
-
-    def __init__(self, images: dict[int, dict[str, Any]], members: set[int], cluster_of: dict[int, int], size_px: int) -> None:
-        self.cluster_of = cluster_of
-        self.rows = [images[i] for i in sorted(images)]
-        self.pictures = _pictures.Reader().reduced(self.rows, size_px)
-        self.position = {row["image_id"]: i for i, row in enumerate(self.rows)}
-        self.is_of_training_set = np.array([row["split"] == "member" for row in self.rows], bool)
-        self.is_member = np.array([row["image_id"] in members for row in self.rows], bool)
-
-    def picture(self, image_id: int) -> np.ndarray:
-        """[s, s, 3] of an image."""
-        return self.pictures[self.position[image_id]]
-
-    def n_copies(self, pairs: pa.Table) -> dict[int, int]:
-        """Copies of each image in the release."""
-        rows = np.stack([np.searchsorted(list(self.position), pairs.column(c).to_numpy()) for c in ("image_id_a", "image_id_b")], axis=1)
-        return dict(zip(self.position, clusters.copies_among([r["pixel_digest"] for r in self.rows], rows, self.is_member).tolist(), strict=True))
-
-    def l2_to_members(self, image_id: int) -> np.ndarray:
-        """[m] l2 of an image to the members of the release."""
-        flat = self.pictures[self.is_member].reshape(int(self.is_member.sum()), -1)
-        return distances.pairwise_l2(self.picture(image_id).reshape(1, -1), flat)[0]
+def _compared(release: str, size_px: int) -> _library.Library:
+    """The pictures that can be compared, and which of them the release was trained on."""
+    images = _tables.read("images", columns=["image_id", "key", "split", "shard", "position", "pixel_digest", "status"])
+    counted = _tables.read("duplicates", columns=["image_id", "cluster_id", "representative_id", "is_leaked"])
+    shown = images.filter(pa.array(_library.comparable(images))).join(counted, "image_id").sort_by("image_id").to_pylist()
+    return _library.Library(shown, _sources.release(release).trained_on(r["key"] for r in shown if r["split"] == "member"), size_px)
 
 
 if __name__ == "__main__":

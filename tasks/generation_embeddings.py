@@ -1,7 +1,7 @@
 """Copy-detection descriptors of the generations. One row per generation.
 
-Of those whose picture is kept. Made with the same model and the same preprocessing as those of the training set, and refused where
-these differ; the clip-retrieval layout.
+Of those whose picture is kept. Made with the same model and the same preprocessing as those of the training set's pictures, and
+refused where these differ; the clip-retrieval layout.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _embedders, _pictures, _settings, _shards, _stage, _tables
+from tasks import _embedders, _library, _pictures, _settings, _shards, _stage, _tables
 from tasks._schemas import column, schema
 from tasks._settings import UserError
 
@@ -39,10 +39,11 @@ def generation_embeddings(generations: pa.Table, embed: Callable[[pa.Table], np.
     return _tables.table(columns, SCHEMA), vectors[np.argsort(generations.column("generation_id").to_numpy())]
 
 
-def require_same(ours: str, theirs: str) -> None:
-    """Raise UserError where the training set's descriptors were made otherwise."""
-    if ours != theirs:
-        raise UserError(f"the training set was described by '{theirs}', generations would be by '{ours}'; run `dvc repro image_embeddings` first")
+def require_same(ours: str, theirs: list[str]) -> None:
+    """Raise UserError where descriptors of pictures that generations are compared with were made otherwise."""
+    for other in theirs:
+        if other != ours:
+            raise UserError(f"the training set was described by '{other}', generations would be by '{ours}'; run `dvc repro image_embeddings` first")
 
 
 def main(release: str) -> None:
@@ -50,7 +51,7 @@ def main(release: str) -> None:
     settings = _settings.settings("image_embeddings")
     size_px = _tables.read("inputs", side="resolution").column("size_px")[0].as_py()
     model = _embedders.embedder(settings["descriptor"], settings["path"], _settings.settings("compute")["device"])
-    require_same(model.provenance(size_px), _tables.descriptors("image_embeddings")[0].column("descriptor")[0].as_py())
+    require_same(model.provenance(size_px), _compared_by())
     generations = _tables.read("generations", release).filter(pc.field("status") != "not_kept")
     generations = generations.sort_by([("shard", "ascending"), ("position", "ascending")])
     reader = _pictures.GenerationReader(release)
@@ -64,6 +65,14 @@ def main(release: str) -> None:
 
     made, vectors = generation_embeddings(generations, embed, model.provenance(size_px))
     _embedders.write(made, vectors, CHECKS, "generation_embeddings", release)
+
+
+def _compared_by() -> list[str]:
+    """How the pictures that can be compared were described: one way, or none where there are none."""
+    images = _tables.read("images", columns=["image_id", "split", "pixel_digest", "status"])
+    shown = images["image_id"].filter(pa.array(_library.comparable(images))).combine_chunks()
+    found = [part.filter(pc.is_in(part["image_id"], shown))["descriptor"] for part in _tables.metadata("image_embeddings")]
+    return sorted({descriptor for part in found for descriptor in pc.unique(part).to_pylist()})
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ the side at which pictures of every release and of the training set are compared
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from tasks import _settings, _sources, _stage, _tables
+from tasks import _files, _settings, _sources, _stage, _tables, _training_sets
 from tasks._schemas import column, schema
 from tasks._settings import TryAgain, UserError
 
@@ -20,12 +21,13 @@ SCHEMA = schema(
     [
         column("source", pa.string(), "members, held_out, prompts, reviews, or the release's name"),
         column("kind", pa.string(), "picture_source, model, lora (weights on top of it), kept (rows a release was trained on), prompts or reviews"),
-        column("root", pa.string(), "Folder or file that params.yaml names"),
+        column("root", pa.string(), "Folder, file or address that params.yaml names"),
         column("path", pa.string(), "File, relative to root"),
         column("format", pa.string(), "Format of a training set as params.yaml says; NULL otherwise", nullable=True),
         column("settings", pa.string(), "Sampler settings named with a release (n_steps, guidance_scale, ...), JSON; NULL otherwise", nullable=True),
         column("size_bytes", pa.int64(), "Size of the file", nullable=True),
-        column("sha256", pa.string(), "Digest of the file's bytes; NULL where it was not read", nullable=True),
+        column("sha256", pa.string(), "Digest of the file's bytes; at an address, of what its file system tells of it (ETag, time); NULL where not read",
+               nullable=True),
         column("status", pa.string(), "ok or refused"),
         column("reason", pa.string(), "Why it was refused; NULL otherwise", nullable=True),
     ],
@@ -38,10 +40,10 @@ CHECKS: list[dict[str, Any]] = [
 LARGEST_PX = 256  # beyond this, pictures are compared reduced: copies do not differ in finer detail, and it costs 4x per octave
 
 
-def rows(source: str, kind: str, root: Path, names: list[str], sizes: dict[str, tuple[int, str]]) -> list[dict[str, Any]]:
+def rows(source: str, kind: str, root: Path | str, names: list[str], sizes: Mapping[str, tuple[int | None, str | None]]) -> list[dict[str, Any]]:
     """One accepted row per file."""
     return [
-        {"source": source, "kind": kind, "root": root.as_posix(), "path": name, "format": None, "settings": None,
+        {"source": source, "kind": kind, "root": str(root), "path": name, "format": None, "settings": None,
          "size_bytes": sizes[name][0], "sha256": sizes[name][1], "status": "ok", "reason": None}
         for name in names
     ]
@@ -64,8 +66,7 @@ def main() -> None:
     releases = params.get("releases") or {}
     for name in releases:
         _sources.require_name(str(name))
-    if not (params.get("training_set") or {}).get("members"):
-        raise UserError("training_set.members is missing; name the format and path of the training set (without one nothing is audited yet)")
+    _require_something_to_ask(params.get("training_set") or {}, params["prompts"].get("custom"))
     digests = _sources.Digests()
     for source in ("members", "held_out"):
         _write(_training_rows(source, params["training_set"].get(source), digests), f"{source}.parquet")
@@ -81,6 +82,16 @@ def main() -> None:
     _tables.write(_tables.table([{"size_px": side}], RESOLUTION), [], "inputs", side="resolution")
 
 
+def _require_something_to_ask(training_set: dict[str, Any], custom: str | None) -> None:
+    """Raise UserError where neither a training set nor a custom list is named, and for held-out images with nothing to hold against."""
+    if training_set.get("members", {}) == {}:
+        raise UserError("training_set.members is missing; name the format and path of the training set, or null for none")
+    if training_set["members"] is None and custom is None:
+        raise UserError("training_set.members is null and so is prompts.custom: name a training set, or a text file with one prompt a line")
+    if training_set["members"] is None and training_set.get("held_out"):
+        raise UserError("training_set.held_out is named without members: held-out images control what is said of members; set it to null too")
+
+
 def _write(found: list[dict[str, Any]], name: str) -> None:
     side = name.removesuffix(".parquet")
     _tables.write(_tables.table(found, SCHEMA), CHECKS, "inputs", side=side)
@@ -89,18 +100,18 @@ def _write(found: list[dict[str, Any]], name: str) -> None:
 def _training_rows(source: str, spec: dict[str, Any] | None, digests: _sources.Digests) -> list[dict[str, Any]]:
     if spec is None:
         return []
-    root = Path(spec["path"]).expanduser()
-    if spec.get("format") not in ("image_folder", "parquet"):
-        raise UserError(f"training_set.{source}.format '{spec.get('format')}' is not known; use image_folder or parquet")
-    if not root.exists():
-        raise UserError(f"training_set.{source}.path {root} does not exist")
-    root, names = (root, _sources.files(root)) if root.is_dir() else (root.parent, [root.name])
-    if spec["format"] == "parquet":
-        names = [n for n in names if n.endswith(".parquet")]
-    if not names:
-        raise UserError(f"training_set.{source}.path {root} holds no {spec['format']} files")
-    made = rows(source, "picture_source", root, names, {n: digests.of(root / n) for n in names})
-    return [{**row, "format": spec["format"]} for row in made]
+    form, path = spec.get("format"), str(spec.get("path"))
+    if form not in _training_sets.FORMATS:
+        raise UserError(f"training_set.{source}.format '{form}' is not known; use {', '.join(_training_sets.FORMATS)}")
+    try:
+        root, found = _files.listing(path, lambda name: _training_sets.is_wanted(form, name), digests.of)
+    except TryAgain:
+        raise
+    except UserError as error:
+        raise UserError(f"training_set.{source}.path {error}") from None
+    if not found:
+        raise UserError(f"training_set.{source}.path {root} holds no {form} files")
+    return [{**row, "format": form} for row in rows(source, "picture_source", root, list(found), found)]
 
 
 def _file_rows(source: str, kind: str, path: str | None, digests: _sources.Digests) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """What each generation looks like among all pictures, seen and unseen. One row per generation, split and rank.
 
 Descriptors propose, pixels decide: candidates are the nearest by descriptor, the nearest by pixels and the prompt's own cluster,
-whatever the index said. Members and held-out images are searched alike.
+whatever the index said. Members and held-out images are searched alike. Where the training set has no pictures there is no row.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _pictures, _settings, _shards, _stage, _tables
+from tasks import _library, _pictures, _settings, _shards, _stage, _tables
 from tasks._schemas import column, schema
 from tasks.measures import distances, neighbours
 
@@ -41,11 +41,12 @@ CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "margin", "min_value": 0}},
 ]
 BLOCK = 256  # generations compared with the library at once
+ROWS = 1 << 16  # descriptors of the library searched at once: a split of it is copied for that
 
 
 @dataclass(frozen=True)
 class Library:
-    """All good pictures, row-aligned: what generations are compared with."""
+    """All pictures that can be compared, row-aligned: what generations are compared with."""
 
     image_id: np.ndarray  # [n] int64
     cluster: np.ndarray  # [n] row of `clusters`
@@ -53,7 +54,7 @@ class Library:
     is_member: np.ndarray  # [n] bool
     is_blank: np.ndarray  # [n] bool: nothing is a copy of such a picture, but it is another picture for the margin of the rest
     vectors: np.ndarray  # [n, d] float32 of unit length
-    pictures: np.ndarray  # [n, s, s, 3] float32 in [0, 1]
+    pictures: _library.Pictures
 
     @property
     def has_member(self) -> np.ndarray:
@@ -85,7 +86,20 @@ def similar_rows(library: Library, vectors: np.ndarray, k: int) -> np.ndarray:
     Each split is searched by itself: among all pictures at once the smaller one is crowded out.
     """
     of_split = [np.flatnonzero(library.is_member & ~library.is_blank), np.flatnonzero(~library.is_member & ~library.is_blank)]
-    return np.concatenate([rows[neighbours.nearest(library.vectors[rows], vectors, k)[1]] for rows in of_split], axis=1)
+    return np.concatenate([_similar(library, vectors, k, rows) for rows in of_split], axis=1)
+
+
+def _similar(library: Library, vectors: np.ndarray, k: int, rows: np.ndarray) -> np.ndarray:
+    """[g, <= k] of the rows given, best first."""
+    best, similarity = np.zeros((len(vectors), 0), np.int64), np.zeros((len(vectors), 0), np.float32)
+    for start in range(0, len(rows), ROWS):
+        some = rows[start:start + ROWS]
+        found, columns = neighbours.nearest(library.vectors[some], vectors, k)
+        best, similarity = np.concatenate([best, some[columns]], axis=1), np.concatenate([similarity, found], axis=1)
+        if best.shape[1] > k:
+            order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+            best, similarity = np.take_along_axis(best, order, axis=1), np.take_along_axis(similarity, order, axis=1)
+    return best
 
 
 def candidates(l2: np.ndarray, similar: np.ndarray, own: np.ndarray, allowed: np.ndarray) -> np.ndarray:
@@ -105,8 +119,7 @@ def matches(generations: list[dict[str, Any]], vectors: np.ndarray, pictures: np
 
     similar [g, <= 2k] = rows of the library that are nearest by descriptor in each split; own maps prompts to cluster_id.
     """
-    flat = library.pictures.reshape(len(library.pictures), -1)
-    l2 = distances.pairwise_l2(pictures.reshape(len(pictures), -1), flat)
+    l2 = library.pictures.l2(pictures)
     nearest = by_cluster(l2, library.cluster, len(library.clusters))
     margin = margins(nearest)
     trained = library.has_member
@@ -134,9 +147,9 @@ def main(release: str) -> None:
     kept = _tables.read("generations", release).filter(pc.field("status") != "not_kept")
     generations = kept.to_pylist()  # row by row with the descriptors, both in order of generation_id
     own = {r["prompt_id"]: r["cluster_id"] for r in _tables.read("prompts").to_pylist() if r["cluster_id"] is not None}
-    library = _library(size_px)
+    library = _compared(size_px)
     reader, k = _pictures.GenerationReader(release), _settings.settings("matches")["k"]
-    good = [i for i, row in enumerate(generations) if row["status"] == "ok"]
+    good = [i for i, row in enumerate(generations) if row["status"] == "ok" and len(library.image_id)]
     similar = similar_rows(library, vectors[good], k)
     rows: list[dict[str, Any]] = []
     starts = range(0, len(good), BLOCK)
@@ -147,12 +160,16 @@ def main(release: str) -> None:
     _tables.write(_tables.table(rows or {name: [] for name in SCHEMA.names}, SCHEMA), CHECKS, "matches", release)
 
 
-def _library(size_px: int) -> Library:
+def _compared(size_px: int) -> Library:
+    """The library, of rows that `images`, `duplicates` and the descriptors have in one order."""
     images = _tables.read("images").filter(pc.field("status") == "ok")
-    _, vectors = _tables.descriptors("image_embeddings")
-    clusters, cluster = np.unique(_tables.read("duplicates").column("cluster_id").to_numpy(), return_inverse=True)
-    return Library(images.column("image_id").to_numpy(), cluster, clusters, np.array(images.column("split").to_pylist()) == "member",
-                   images.column("is_degenerate").to_numpy(zero_copy_only=False), vectors, _pictures.Reader().reduced(images.to_pylist(), size_px))
+    shown = _library.comparable(images)
+    vectors = _tables.descriptors("image_embeddings")[1] if shown.any() else np.zeros((len(shown), 0), np.float32)
+    clusters, cluster = np.unique(_tables.read("duplicates")["cluster_id"].to_numpy()[shown], return_inverse=True)
+    images = images.filter(pa.array(shown)).drop_columns(["caption", "url"])
+    return Library(images["image_id"].to_numpy(), cluster, clusters, np.array(images["split"].to_pylist()) == "member",
+                   images["is_degenerate"].to_numpy(zero_copy_only=False), vectors if shown.all() else vectors[shown],
+                   _library.pictures(images.to_pylist(), size_px))
 
 
 if __name__ == "__main__":

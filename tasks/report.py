@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks import _pictures, _sources, _stage, _tables
+from tasks import _pictures, _sources, _stage, _tables, _training_sets
 from tasks._pages import at_most, percent, rendered
 from tasks.measures import rates
 
@@ -46,16 +47,17 @@ def main_arm(summary: list[dict[str, Any]]) -> dict[str, Any] | None:
 def verdict(summary: list[dict[str, Any]], release: str, n_cliques: int = 0) -> str:
     """The audit in one sentence: targets with their interval, controls, and the estimated share of false discoveries.
 
-    n_cliques = prompts that return one picture again and again, no image confirmed: what is left to say without a training set.
+    n_cliques = prompts that return one picture again and again, no image confirmed: what is left to say without training pictures.
     """
     main = main_arm(summary)
     if main is None:
         return f"{release}: no target was prompted, so nothing is said about what comes back"
     n, k = main["n_prompts"], main["n_findings"]
+    cliques = f"{release}: {n_cliques} of {n} prompts {'gives' if n_cliques == 1 else 'give'} the same picture again and again (clique)"
+    if main["extraction_rate"] is None:
+        return cliques + "; no training picture was there to compare with, so no copy is confirmed or ruled out, and no control bounds what chance does"
     if main["arm"] == "custom" and not k:
-        gives = "gives" if n_cliques == 1 else "give"
-        said = (f"{release}: {n_cliques} of {n} prompts {gives} the same picture again and again (clique); "
-                "no training image is confirmed")
+        said = cliques + "; no training image is confirmed"
     else:
         comes = "comes" if k == 1 else "come"
         said = (f"{release}: {k} of the {n} {TARGETS[main['arm']]} {comes} back "
@@ -104,6 +106,14 @@ def screened(findings: list[dict[str, Any]], strata: dict[int, str]) -> dict[str
             "most_findings": high}
 
 
+def further_captions(summary: list[dict[str, Any]]) -> dict[str, int]:
+    """What further captions brought: images that the most frequent ones did not, beside the controls' false alarms."""
+    whole = [r for r in summary if r["copies_bin"] == "all"]
+    targets, controls = ([r for r in whole if (r["arm"] == "held_out") == is_control] for is_control in (False, True))
+    return {"n_prompts": sum(r["n_further_prompts"] for r in targets), "n_findings": sum(r["n_further_findings"] for r in targets),
+            "n_controls": sum(r["n_further_prompts"] for r in controls), "n_flagged": sum(r["n_further_flagged"] for r in controls)}
+
+
 def near_controls(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The controls that came nearest to a false alarm, flagged ones first; true extractions stand among the pairs."""
     sampled = [r for r in findings if r["arm"] == "held_out" and r["margin"] is not None and not r["is_extracted"]]
@@ -120,7 +130,7 @@ def bands(pairs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]
 
 def by_copies(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of randomly drawn arms by bin of copies, few to many."""
-    rows = [r for r in summary if r["arm"] in ("singleton", "duplicated") and r["copies_bin"] in BINS]
+    rows = [r for r in summary if r["arm"] in ("singleton", "duplicated") and r["copies_bin"] in BINS and r["extraction_rate"] is not None]
     return sorted(rows, key=lambda r: (BINS.index(r["copies_bin"]), r["arm"] != "singleton"))
 
 
@@ -160,9 +170,10 @@ def report(release: str, summary: list[dict[str, Any]], findings: list[dict[str,
     """
     settings = json.loads(protocol["settings"])
     extracted = sorted((r for r in findings if r["is_extracted"]), key=lambda r: (r["l2"], r["finding_id"]))
-    controls = [r for r in findings if r["arm"] == "held_out" and not r["is_calibrating"]]
+    observed = [r for r in findings if not r["caption_rank"]]  # one prompt a cluster
+    controls = [r for r in observed if r["arm"] == "held_out" and not r["is_calibrating"]]
     main, checks = main_arm(summary), facts["checks"]
-    n_cliques = sum(r["match_type"] == "undecided" for r in findings if main and r["arm"] == main["arm"])
+    n_cliques, is_compared = main["n_undecided"] if main else 0, all(r["is_compared"] for r in findings)
     n_generations = sum(r["n_generations"] for r in findings)
     framed = [r for r in summary if r["copies_bin"] == "all" and r["arm"] != "held_out" and r["estimated_total"] is not None]
     return {k: v for k, v in facts.items() if k not in ("n_training_images", "strata")} | {
@@ -179,7 +190,8 @@ def report(release: str, summary: list[dict[str, Any]], findings: list[dict[str,
                          "training_images": facts["n_training_images"]},
         "estimated_totals": [{"arm": r["arm"], "n_clusters": r["n_clusters"], "estimate": r["estimated_total"],
                               "low": r["estimated_total_low"], "high": r["estimated_total_high"]} for r in framed],
-        "code_bytes": code_bytes(extracted), "screen": screened(findings, facts["strata"]),
+        "code_bytes": code_bytes(extracted), "screen": screened(observed, facts["strata"]) if is_compared else None,
+        "is_compared": is_compared, "further_captions": further_captions(summary),
         "limits": limits(main, controls, settings["findings"]["n_matched_controls"])}
 
 
@@ -200,14 +212,13 @@ def content(audit: dict[str, Any], findings: list[dict[str, Any]], checks: list[
 
 def main(release: str) -> None:
     """Write reports/<release>/report.html, audit.json and audit_card.md."""
-    images = {r["image_id"]: r for r in _tables.read("images").to_pylist()}
-    captions = {r["prompt_id"]: r["caption"] for r in _tables.read("prompts").to_pylist()}
-    findings = [r | {"caption": captions[r["prompt_id"]]} | _place(images.get(r["image_id"]))
-                for r in _tables.read("findings", release).to_pylist()]
+    prompts = {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()}
+    judged = _tables.read("findings", release).to_pylist()
+    images = _images({r["image_id"] for r in [*prompts.values(), *judged]})
+    findings = [r | _asked(prompts[r["prompt_id"]], images) | _place(images.get(r["image_id"])) for r in judged]
     protocol = _tables.read("screening", release, side="protocol").to_pylist()[0]
     checks = _checks(release)
-    members = {r["key"] for r in images.values() if r["split"] == "member"}
-    facts = {"n_training_images": len(_sources.release(release).trained_on(members)), "checks": checks} | _facts(release)
+    facts = {"n_training_images": _n_training_images(release), "checks": checks} | _facts(release)
     facts["strata"] = {r["prompt_id"]: r["stratum"] for r in _tables.read("screening", release).to_pylist()}
     audit = report(release, _tables.read("summary", release).to_pylist(), findings, protocol, facts)
     filled = content(audit, findings, checks, _shown(release, images))
@@ -219,6 +230,25 @@ def main(release: str) -> None:
     print(f"report: {audit['verdict']}")
 
 
+def _images(ids: set[int | None]) -> dict[int, dict[str, Any]]:
+    """Rows of `images` by image_id, of these alone: there may be millions."""
+    images = _tables.read("images")
+    return {r["image_id"]: r for r in images.filter(pc.is_in(images["image_id"], pa.array(ids - {None}, pa.int64()))).to_pylist()}
+
+
+def _n_training_images(release: str) -> int:
+    """Members that the release was trained on, broken ones included."""
+    keys = _tables.read("images", columns=["key", "split"]).filter(pc.field("split") == "member")["key"]
+    accepted = _sources.release(release)
+    return len(keys) if accepted.kept is None else len(accepted.trained_on(keys.to_pylist()))
+
+
+def _asked(prompt: dict[str, Any], images: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """A prompt's caption, and the image whose caption it is."""
+    own = images.get(prompt["image_id"])
+    return {"caption": prompt["caption"], "caption_key": own["key"] if own else None, "caption_copies": prompt["n_copies"]}
+
+
 def _place(image: dict[str, Any] | None) -> dict[str, Any]:
     """Name, digest and place of a finding's picture."""
     return {f"image_{name}": image[name] if image else None for name in ("key", "sha256", "shard", "position", "url")}
@@ -227,12 +257,11 @@ def _place(image: dict[str, Any] | None) -> dict[str, Any]:
 def _facts(release: str) -> dict[str, Any]:
     """What audit.json repeats as it is: canaries, sizes, and what the pictures were compared with."""
     files = _tables.read("inputs", side=f"releases/{release}").filter(pc.equal(pc.field("kind"), "model"))
-    metadata = sorted((_tables.folder("image_embeddings") / "metadata").glob("*.parquet"))
     return {"canaries": _tables.read("duplicates", side="canaries").to_pylist(), "packages": _versions(),
             "model_bytes": pc.sum(files.column("size_bytes")).as_py(),
             "compared_at_px": _tables.read("inputs", side="resolution").column("size_px")[0].as_py(),
             "sampler": _sources.release(release).settings,
-            "descriptor": pq.read_table(metadata[0], columns=["descriptor"]).column(0)[0].as_py() if metadata else None}
+            "descriptor": next((text for part in _tables.metadata("image_embeddings") for text in part["descriptor"].to_pylist()), None)}
 
 
 def _versions() -> dict[str, str]:
@@ -254,7 +283,7 @@ def _checks(release: str) -> list[dict[str, Any]]:
 def _shown(release: str, images: dict[int, dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A function from a finding to itself with its two pictures, each a data: address and whether it was enlarged, or None."""
     generations = {r["generation_id"]: r for r in _tables.read("generations", release).to_pylist()}
-    generated, originals = _pictures.GenerationReader(release), _pictures.Reader()
+    generated, originals = _pictures.GenerationReader(release), _training_sets.Reader()
 
     def inline(pixels: np.ndarray) -> dict[str, Any]:
         address = "data:image/webp;base64," + base64.b64encode(_pictures.webp(pixels, THUMBNAIL_PX)).decode()

@@ -27,7 +27,8 @@ SQL = Path("sql")
 SCRIPTS = ("images", "duplicates", "prompts", "screening", "generations", "matches", "findings", "summary", "checks", "releases",
            "comparisons", "history", "views")  # in this order
 SHARED = {"images": ("images", None), "duplicates": ("duplicates", None), "pairs": ("duplicates", "pairs"),
-          "canaries": ("duplicates", "canaries"), "prompts": ("prompts", None)}  # table of the database -> noun and side
+          "canaries": ("duplicates", "canaries"), "thresholds": ("duplicates", "thresholds"),
+          "prompts": ("prompts", None)}  # table of the database -> noun and side
 OF_RELEASE = {"screening": ("screening", None), "protocol": ("screening", "protocol"), "generations": ("generations", None),
               "sampling": ("generations", "sampling"), "matches": ("matches", None), "findings": ("findings", None),
               "summary": ("summary", None)}

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from flows import audit as flow
 from flows import server, stages
@@ -107,6 +108,23 @@ def test_another_model_and_folder_are_audited_with_no_other_edit(another: Path) 
     audit = json.loads((another / "reports" / "sd-v1.5" / "audit.json").read_text())
     assert "no held-out images" in audit["verdict"]
     assert (another / "findings.duckdb").is_file() and (another / "reports" / "sd-v1.5" / "report.html").is_file()
+
+
+def test_without_a_training_set_a_custom_list_is_audited_to_the_end(tmp_path: Path) -> None:
+    folder = other_project(tmp_path)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["training_set"] = {"members": None, "held_out": None}
+    params["prompts"]["custom"], params["generations"]["budget"] = "mine.txt", 16
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (folder / "mine.txt").write_text("a red kettle\n\nFlag of Palau\n")
+    reproduced(folder)
+    assert {r["caption"] for r in rows_of(folder, "prompts")} == {"a red kettle", "Flag of Palau"}
+    assert rows_of(folder, "matches", "sd-v1.5") == []
+    found = rows_of(folder, "findings", "sd-v1.5")
+    assert {r["match_type"] for r in found} <= {"undecided", "none"} and not any(r["is_compared"] or r["image_id"] or r["hit_rate"] for r in found)
+    said = eidetic(folder, "verdict")
+    assert "no training picture was there to compare with, so no copy is confirmed or ruled out" in said.stdout
+    assert eidetic(folder, "sql", "--query", "undecided").returncode == 0
 
 
 def bytes_of(folder: Path, release: str) -> dict[str, bytes]:

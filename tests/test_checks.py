@@ -50,3 +50,9 @@ def test_data_docs_are_built_of_tables_and_their_checks(tmp_path: Path) -> None:
     made = _tables.table({"id": [1], "share": [0.5]}, SCHEMA)
     page = _checks.docs({"things": (made, _checks._judged(made, CHECKS, "things"))}, tmp_path / "docs")
     assert page.is_file() and "things" in page.read_text()
+
+
+def test_a_mean_is_bounded_where_there_are_rows_to_take_it_of() -> None:
+    asked = [{"type": "expect_column_mean_to_be_between", "kwargs": {"column": "share", "max_value": 0.1}}]
+    judged = [_checks._judged(_tables.table({"id": ids, "share": [0.5] * len(ids)}, SCHEMA), asked, "things")[0]["is_passed"] for ids in ([], [1])]
+    assert judged == [True, False]

@@ -171,3 +171,43 @@ def test_copies_among_do_not_depend_on_the_order_of_images_and_grow_with_each_me
     members[name] = is_member
     assert copies_among(moved.tolist(), name[pairs], members)[name].tolist() == found.tolist()
     assert (copies_among(digests, pairs, is_member | (rng.random(n) < 0.5)) >= found).all()
+
+
+@given(worlds(), st.integers(0, 1000))
+@settings(deadline=None)
+def test_stars_of_confirmed_pairs_are_those_of_all_pairs_compared_and_each_pair_is_asked_about_once(world, seed):
+    n, pairs, _, order = world
+    is_copy = {tuple(pair): bool(np.random.default_rng([seed, *pair]).random() < 0.6) for pair in pairs.tolist()}
+    asked = []
+
+    def confirmed(some: np.ndarray) -> np.ndarray:
+        asked.extend(map(tuple, some.tolist()))
+        return np.array([is_copy[tuple(pair)] for pair in some.tolist()], bool)
+
+    kept = np.array([pair for pair in pairs.tolist() if is_copy[tuple(pair)]], int).reshape(-1, 2)
+    assert clusters.confirmed_stars(n, pairs, order, confirmed).tolist() == star_centres(n, kept, order).tolist()
+    assert len(asked) == len(set(asked))
+
+
+def test_a_large_group_is_confirmed_with_as_many_questions_as_it_has_images():
+    pairs = np.argwhere(np.triu(np.ones((50, 50), bool), 1))
+    asked = []
+    centre = clusters.confirmed_stars(50, pairs, np.arange(50), lambda some: [asked.append(len(some)), np.ones(len(some), bool)][1])
+    assert centre.tolist() == [0] * 50 and sum(asked) == 49
+
+
+@given(st.integers(2, 12), st.floats(0.1, 0.9), st.integers(0, 1000))
+@settings(deadline=None, max_examples=60)
+def test_overlap_is_the_jaccard_index_of_closed_neighbourhoods(n, density, seed):
+    pairs = np.stack(np.triu_indices(n, 1), axis=1)
+    pairs = pairs[np.random.default_rng(seed).random(len(pairs)) < density]
+    near = [{row} | {b if a == row else a for a, b in pairs.tolist() if row in (a, b)} for row in range(n)]
+    np.testing.assert_allclose(clusters.overlap(n, pairs), [len(near[a] & near[b]) / len(near[a] | near[b]) for a, b in pairs.tolist()])
+
+
+def test_links_of_a_chain_are_told_and_groups_and_originals_with_unlike_copies_are_not():
+    chain, group, fan, path = [[i, i + 1] for i in range(9)], [[10, 11], [10, 12], [11, 12], [13, 14]], [[15, 16], [15, 17], [15, 18]], [[19, 20], [20, 21]]
+    pairs = np.array(chain + group + fan + path)
+    links = clusters.drift_links(22, pairs)
+    assert links.tolist() == [False] + [True] * 7 + [False] * (1 + len(group) + len(fan) + len(path))  # the ends of a chain share their neighbour
+    assert clusters.drift_links(3, np.zeros((0, 2), int)).shape == (0,)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tasks import _settings, _sources, _tables, inputs, report, warehouse
+from tasks import _sources, _tables, _training_sets, report, warehouse
 from tasks.measures import stopping
 from tests import columns
 from tests.conftest import ROOT, copied_project
@@ -337,14 +337,9 @@ def test_a_release_is_added_and_removed_as_the_page_says(tmp_path: Path) -> None
     assert {k: v for k, v in made.items() if k != "releases"} == {k: v for k, v in PARAMS.items() if k != "releases"}
 
 
-@pytest.mark.parametrize("spec", [{"format": "webdataset", "path": "tars"}, {"format": "clip_embeddings", "path": "embeddings"}, None], ids=str)
-def test_what_the_recipes_say_does_not_work_yet_is_refused(in_folder: Path, spec: dict[str, str] | None) -> None:
-    for name in ("tars", "embeddings"):
-        (in_folder / name).mkdir()
-    params = PARAMS | {"training_set": {"members": spec, "held_out": None}, "releases": {}}
-    (in_folder / "params.yaml").write_text(yaml.safe_dump(params))
-    with pytest.raises(_settings.UserError, match="is not known; use image_folder or parquet|training_set.members is missing"):
-        inputs.main()
+def test_every_format_on_a_page_is_read_and_every_one_has_a_recipe() -> None:
+    halves = [half for block in of("yaml") for half in (yaml.safe_load(block.text).get("training_set") or {}).values() if half]
+    assert {half["format"] for half in halves} == set(_training_sets.FORMATS)
 
 
 def test_the_query_for_duplicated_rows_takes_all_rows_of_the_largest_groups(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Descriptors: the same preprocessing for both sides, real models that tell a copy from another picture."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks import _embedders
+from tasks import _canaries, _embedders
 from tasks._settings import UserError
+from tests.conftest import ROOT
+from tests.tiny_sets import shown
 
 Maker = Callable[..., np.ndarray]
 
@@ -32,12 +37,22 @@ def test_the_provenance_names_weights_and_preprocessing() -> None:
 
 @pytest.mark.parametrize("name", ["sscd_distilled", "sscd", "efficientnet_lite0"])
 def test_real_descriptors_tell_a_reencoded_copy_from_another_picture(name: str, picture: Maker, rng: np.random.Generator) -> None:
-    from tasks import _pictures
-
-    pictures = [picture(1, 64), _pictures.altered(picture(1, 64), "reencoded", rng), picture(2, 64)]
+    pictures = [picture(1, 64), _canaries.COPIES["reencoded"](picture(1, 64), rng), picture(2, 64)]
     vectors = _embedders.embedder(name).descriptors(pictures, 64)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+
+
+@pytest.mark.parametrize("name", ["sscd_distilled", "efficientnet_lite0"])
+def test_descriptors_are_the_same_bytes_whatever_the_threads_the_batch_and_the_companions(name: str, picture: Maker) -> None:
+    code = ("import sys, numpy as np\nfrom tasks import _embedders\nfrom tests.tiny_sets import shown\n"
+            f"made = _embedders.embedder('{name}').descriptors([shown(i, 64) for i in range(20)], 64).astype(np.float16)\n"
+            "sys.stdout.buffer.write(made.tobytes())")
+    one, two = (subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": n}, capture_output=True, check=True).stdout
+                for n in "12")
+    assert len(one) > 1000 and one == two
+    alone = _embedders.embedder(name).descriptors([shown(17, 64)], 64).astype(np.float16)
+    assert alone.tobytes() == np.frombuffer(one, np.float16).reshape(20, -1)[17].tobytes()
 
 
 def test_a_torchscript_file_is_taken_by_path(tmp_path: Path, picture: Maker) -> None:

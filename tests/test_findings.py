@@ -21,7 +21,8 @@ def evidence(matches: list[dict[str, Any]], *, prompt_id: int = 5, arm: str = "d
              calibrating: bool = False) -> findings.Evidence:
     generations = [{"generation_id": 100 * prompt_id + i, "index": i, "is_fresh": i >= 16, "seed": i} for i in range(n)]
     return findings.Evidence(
-        {"prompt_id": prompt_id, "arm": arm, "image_id": 1, "cluster_id": 1, "caption": "a cat", "is_calibrating": calibrating},
+        {"prompt_id": prompt_id, "arm": arm, "image_id": 1, "cluster_id": 1, "caption": "a cat", "is_calibrating": calibrating,
+         "caption_rank": 0},
         {"clique_size": clique, "medoid_generation_id": generations[0]["generation_id"], "n_generations": n, "n_evaluations": 24 * n},
         generations, {g["generation_id"]: matches for g in generations})
 
@@ -110,6 +111,22 @@ def test_controls_that_set_thresholds_lend_no_p_value() -> None:
     rows = findings.findings([evidence([match(margin=0.2)]), *calibrating, *judging], [], {}, release="v1",
                              screen_evaluations=dict.fromkeys(range(90), 8), settings=SETTINGS)
     assert next(r for r in rows if r["arm"] == "duplicated")["p_value"] == pytest.approx(1 / 41)
+
+
+def test_a_further_caption_has_no_p_value_lends_none_and_sets_no_threshold() -> None:
+    controls = [evidence([match(i, margin=2.0)], prompt_id=i, arm="held_out") for i in range(10, 50)]
+    again = [evidence([match(i, margin=0.01)], prompt_id=i + 50, arm="held_out") for i in range(10, 30)]
+    for c in controls + again:
+        c.prompt["cluster_id"] = c.prompt["image_id"] = c.prompt["prompt_id"] % 50
+    targets = [evidence([match(margin=0.2)]), evidence([match(margin=0.1)], prompt_id=6)]
+    alike = [evidence([match(similarity=0.99)], prompt_id=i, arm="held_out", calibrating=True) for i in range(9)]
+    for e in [targets[1], *again, *alike]:
+        e.prompt["caption_rank"] = 1
+    rows = findings.findings([*targets, *controls, *again], [], {}, release="v1", screen_evaluations=dict.fromkeys(range(100), 8), settings=SETTINGS)
+    first, further = (next(r for r in rows if r["prompt_id"] == i) for i in (5, 6))
+    assert first["p_value"] == first["q_value"] == pytest.approx(1 / 41) and further["p_value"] is further["q_value"] is None
+    assert further["match_type"] == "verbatim", "it is judged as a pair like the others"
+    assert findings.near_copy_similarity(alike) > 1
 
 
 def test_a_sharper_generation_is_worth_a_larger_thumbnail(rng: np.random.Generator) -> None:

@@ -78,7 +78,7 @@ def test_a_training_set_that_is_not_there_is_named_with_the_way_out(project: Pat
     with pytest.raises(UserError, match="training_set.members.path away does not exist"):
         inputs.main()
     put({}, training_set={"members": {"format": "tar", "path": "pictures"}, "held_out": None})
-    with pytest.raises(UserError, match="format 'tar' is not known; use image_folder or parquet"):
+    with pytest.raises(UserError, match="format 'tar' is not known; use image_folder, webdataset, parquet, clip_embeddings"):
         inputs.main()
 
 
@@ -86,3 +86,22 @@ def test_pictures_are_compared_at_the_smallest_side_that_a_release_makes() -> No
     assert inputs.resolution([64, None, 32]) == 32
     assert inputs.resolution([512]) == inputs.LARGEST_PX
     assert inputs.resolution([]) == inputs.LARGEST_PX
+
+
+@pytest.mark.parametrize(("training_set", "custom", "said"), [
+    ({"held_out": None}, None, "training_set.members is missing; name the format and path of the training set, or null for none"),
+    ({"members": None, "held_out": None}, None, "training_set.members is null and so is prompts.custom: name a training set, or a text file"),
+    ({"members": None, "held_out": {"format": "image_folder", "path": "pictures"}}, "mine.txt", "training_set.held_out is named without members"),
+])
+def test_with_nothing_to_ask_or_to_hold_against_the_way_out_is_named(project: Path, training_set: dict[str, Any], custom: str | None, said: str) -> None:
+    Path("mine.txt").write_text("a prompt")
+    put({}, training_set=training_set, prompts={"custom": custom})
+    with pytest.raises(UserError, match=said):
+        inputs.main()
+
+
+def test_without_a_training_set_a_custom_list_will_do(project: Path) -> None:
+    Path("mine.txt").write_text("a prompt")
+    put({}, training_set={"members": None, "held_out": None}, prompts={"custom": "mine.txt"})
+    inputs.main()
+    assert rows_of("members") == rows_of("held_out") == [] and [r["path"] for r in rows_of("prompts")] == ["mine.txt"]

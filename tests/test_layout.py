@@ -18,7 +18,7 @@ MEASURES = {p.stem: p for p in sorted((ROOT / "tasks" / "measures").glob("[!_]*.
 FLOWS = {p.stem: p for p in sorted((ROOT / "flows").glob("[!_]*.py"))}
 SOURCES = [*STAGE_FILES.values(), *ADAPTERS.values(), *MEASURES.values(), *FLOWS.values()]
 WITHOUT_SQL = {"inputs", "image_embeddings", "generation_embeddings", "report", "warehouse"}
-DEAR = {"image_embeddings", "screening", "generations", "generation_embeddings"}  # their code is no dep: <stage>.version is
+DEAR = {"images", "image_embeddings", "screening", "generations", "generation_embeddings"}  # their code is no dep: <stage>.version is
 MAX_LINES, MAX_FUNCTION = 300, 50
 MAY_IMPORT = {  # room: what is neither Python's own nor, by import-linter's leave, Eidetic's
     "measures": {"numpy", "scipy", "statsmodels", "torch", "faiss", "networkx"},
@@ -35,7 +35,8 @@ OUTSIDE = {  # what a pure function does not call: modules and functions, with a
 PURE = {  # of tasks/_*.py, what a pure function may call all the same
     "tasks._pages.at_most", "tasks._pages.percent", "tasks._schemas.column", "tasks._schemas.schema", "tasks._schemas.keys_of", "tasks._settings.UserError",
     "tasks._settings.TryAgain", "tasks._tables.table", "tasks._shards.fingerprint",
-    *(f"tasks._pictures.{name}" for name in ("canonical", "resized", "enlarged", "png", "webp", "jpeg_size", "scan_size", "pixel_digest", "altered")),
+    *(f"tasks._pictures.{name}" for name in ("canonical", "resized", "enlarged", "png", "webp", "jpeg_size", "scan_size", "pixel_digest", "pdq", "measured",
+                                            "altered")),
 }
 by_name = lambda paths: pytest.mark.parametrize("path", paths, ids=lambda p: p.relative_to(ROOT).as_posix())
 

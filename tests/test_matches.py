@@ -5,19 +5,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tasks import matches
+from tasks import _library, matches
 
 Maker = Callable[..., np.ndarray]
 
 
 def library(picture: Maker, *, n: int = 8, clusters: list[int] | None = None, vectors: np.ndarray | None = None, blank: tuple[int, ...] = (),
             ) -> matches.Library:
-    pictures = np.stack([picture(i) for i in range(n)]).astype(np.float32) / 255
-    pictures[list(blank)] = 0.98
+    pictures = np.stack([picture(i) for i in range(n)])
+    pictures[list(blank)] = 250
     labels, cluster = np.unique(clusters or list(range(100, 100 + n)), return_inverse=True)
     given = np.random.default_rng(1).normal(size=(n, 16)).astype(np.float32) if vectors is None else vectors
     vectors = given / np.linalg.norm(given, axis=1, keepdims=True)
-    return matches.Library(np.arange(1, n + 1), cluster, labels, np.arange(n) < n - 2, np.isin(np.arange(n), blank), vectors, pictures)
+    return matches.Library(np.arange(1, n + 1), cluster, labels, np.arange(n) < n - 2, np.isin(np.arange(n), blank), vectors,
+                           _library.Pictures(pictures))
 
 
 def rows_of(lib: matches.Library, shown: np.ndarray, vector: np.ndarray, own: dict[int, int] | None = None, k: int = 2) -> list[dict]:
@@ -60,7 +61,7 @@ def test_nothing_is_a_copy_of_a_blank_picture_which_is_another_picture_for_the_r
 def test_margins_equal_brute_force_over_clusters(picture: Maker, rng: np.random.Generator) -> None:
     lib = library(picture, clusters=[1, 1, 1, 2, 2, 3, 4, 5])
     shown = np.clip(lib.pictures[1] + rng.normal(0, 0.05, lib.pictures[1].shape), 0, 1).astype(np.float32)
-    l2 = np.sqrt(((lib.pictures - shown) ** 2).mean(axis=(1, 2, 3)))
+    l2 = np.sqrt(((lib.pictures[:] - shown) ** 2).mean(axis=(1, 2, 3)))
     for row in rows_of(lib, shown, lib.vectors[0], k=8):
         same = lib.clusters[lib.cluster] == row["cluster_id"]
         assert row["margin"] == pytest.approx(l2[same].min() / l2[~same].min(), rel=1e-4)
@@ -88,3 +89,17 @@ def test_without_another_picture_there_is_no_margin(picture: Maker) -> None:
 
 def test_two_equally_near_clusters_cannot_be_told_apart() -> None:
     assert matches.margins(np.array([[0.1, 0.1, 0.5]], np.float32)).tolist()[0] == pytest.approx([1, 1, 5])
+
+
+def test_of_a_library_searched_in_pieces_the_same_rows_are_proposed(picture: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    lib = library(picture, n=64)
+    whole = matches.similar_rows(lib, lib.vectors[:9], 5)
+    monkeypatch.setattr(matches, "ROWS", 7)
+    assert np.array_equal(matches.similar_rows(lib, lib.vectors[:9], 5), whole)
+
+
+def test_without_a_picture_to_compare_with_there_is_no_match(picture: Maker) -> None:
+    nothing = np.zeros(0, np.int64)
+    lib = matches.Library(nothing, nothing, nothing, nothing.astype(bool), nothing.astype(bool), np.zeros((0, 0), np.float32),
+                          _library.Pictures(np.zeros((0, 32, 32, 3), np.uint8)))
+    assert rows_of(lib, picture(1) / np.float32(255), np.ones(16, np.float32) / 4, own={3: 100}) == []

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from tasks.measures.neighbours import nearest, similar_pairs
+from tasks.measures.neighbours import nearest, similar_pairs, similarities, tile_pairs
 
 seeds = st.integers(0, 10_000)
 quick = settings(deadline=None, max_examples=60)
@@ -190,3 +190,61 @@ def test_no_vectors_and_a_lone_vector_have_no_pairs():
 
 def test_orthogonal_vectors_have_no_pairs():
     assert len(similar_pairs(np.eye(12, dtype=np.float32), 0.5, 2)[0]) == 0
+
+
+def self_join(vectors: np.ndarray, cuts: list[int], bound: float, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs and similarity by blocks: those within each, and those of each with every later one."""
+    ends = [0, *cuts, len(vectors)]
+    blocks = [(start, vectors[start:stop]) for start, stop in zip(ends, ends[1:], strict=False)]
+    found = [(a, a, *similar_pairs(block, bound, k)) for a, block in blocks]
+    found += [(a, b, *tile_pairs(one, other, bound, k)) for i, (a, one) in enumerate(blocks) for b, other in blocks[i + 1:]]
+    pairs = np.concatenate([pairs + [a, b] for a, b, pairs, _ in found])
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return pairs[order], np.concatenate([similarity for *_, similarity in found])[order]
+
+
+@given(st.integers(3, 60), st.integers(1, 6), st.floats(0, 1), st.lists(st.integers(0, 60), max_size=5), seeds)
+@quick
+def test_a_self_join_in_tiles_is_that_of_all_rows_to_the_byte(n, k, quantile, cuts, seed):
+    vectors = np.vstack([directions(n, 6, seed), around(directions(1, 6, seed)[0], 8, 0.1, seed)]).astype(np.float16)
+    cosine = (vectors.astype(float) @ vectors.T.astype(float))[np.triu_indices(len(vectors), 1)]
+    bound = float(np.float32(np.quantile(cosine, quantile)))  # a pair at the very bound: rounding could decide it
+    pairs, similarity = similar_pairs(vectors, bound, k)
+    tiled, of_tiles = self_join(vectors, sorted(min(cut, n) for cut in cuts), bound, k)
+    assert np.array_equal(pairs, tiled) and similarity.tobytes() == of_tiles.tobytes()
+    assert (similarity.astype(float) >= bound).all() and len(pairs) >= (cosine > bound + 1e-6).sum()
+
+
+def test_pairs_are_the_same_bytes_with_one_thread_and_with_two():
+    import faiss
+
+    vectors = np.vstack([directions(400, 128, 1), around(directions(1, 128, 2)[0], 200, 0.09, 3)]).astype(np.float16)
+    before, made = faiss.omp_get_max_threads(), []
+    try:
+        for threads in (1, 2):
+            faiss.omp_set_num_threads(threads)
+            made.append(similar_pairs(vectors, 0.45, 16))
+    finally:
+        faiss.omp_set_num_threads(before)
+    assert 1000 < len(made[0][0]) < 19_900 and all(one.tobytes() == other.tobytes() for one, other in zip(*made, strict=True))
+
+
+@given(st.integers(1, 700), seeds)
+@quick
+def test_similarities_of_half_precision_rows_are_exact_in_any_order_of_the_sum(d, seed):
+    from fractions import Fraction
+
+    rng = np.random.default_rng(seed)
+    vectors = unit(rng.normal(size=(4, d)) * 10.0 ** rng.integers(-4, 1, (4, d))).astype(np.float16)
+    pairs = np.array([[0, 1], [2, 3], [1, 1]])
+    exact = [float(sum(Fraction(float(x)) * Fraction(float(y)) for x, y in zip(vectors[a], vectors[b], strict=True))) for a, b in pairs]
+    order = rng.permutation(d)
+    for columns in (vectors, np.ascontiguousarray(vectors[:, order])):
+        assert similarities(columns, columns, pairs).tolist() == np.array(exact, np.float32).tolist()
+
+
+def test_tiles_without_queries_or_references_have_no_pairs():
+    some, none = directions(3, 4, 0), np.zeros((0, 4), np.float32)
+    for queries, references in ((some, none), (none, some), (none, none)):
+        pairs, similarity = tile_pairs(queries, references, 0.5, 3)
+        assert pairs.shape == (0, 2) and similarity.shape == (0,)

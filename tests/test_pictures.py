@@ -5,20 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from tasks import _pictures, images
+from tasks.measures import distances
+from tests import tiny_sets
+from tests.tiny_sets import encoded, saved
 
-Maker = Callable[[int], np.ndarray]
-
-
-def encoded(pixels: np.ndarray, form: str = "PNG", **options: object) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, form, **options)
-    return out.getvalue()
+pytestmark = pytest.mark.filterwarnings("ignore:Image size")
+Maker = Callable[..., np.ndarray]
 
 
 def test_a_decompression_bomb_is_an_error(monkeypatch: pytest.MonkeyPatch, picture: Maker) -> None:
@@ -38,33 +37,61 @@ def test_alpha_is_laid_over_white_and_exif_turns_the_picture() -> None:
     assert _pictures.canonical(turned.getvalue()).shape == (8, 4, 3)
 
 
-def test_an_image_folder_is_read_with_its_metadata_and_text_files(tmp_path: Path, picture: Maker) -> None:
-    for name in ("a.png", "b.png", "c.png"):
-        Image.fromarray(picture(ord(name[0]))).save(tmp_path / name)
-    (tmp_path / "metadata.csv").write_text("file_name,caption\na.png,an apple\nmissing.png,nothing\n")
-    (tmp_path / "b.txt").write_text("a bear\n")
-    files = sorted(p.name for p in tmp_path.iterdir())
-    rows = {r["key"]: r for r in _pictures.rows("image_folder", tmp_path, files)}
-    assert {k: r["caption"] for k, r in rows.items()} == {"a.png": "an apple", "b.png": "a bear", "c.png": None, "missing.png": "nothing"}
-    assert "not in the folder" in rows["missing.png"]["reason"]
+def test_a_canonical_picture_is_the_same_however_its_file_holds_it(picture: Maker) -> None:
+    pixels = picture(3)
+    grey = pixels[..., 0]
+    same = {"16 bits": (saved(Image.fromarray(grey.astype(np.uint16) * 257), "PNG"), np.repeat(grey[..., None], 3, 2)),
+            "palette": (saved(Image.fromarray(pixels // 128 * 255).convert("P", palette=Image.Palette.ADAPTIVE), "PNG"), pixels // 128 * 255),
+            "opaque": (saved(Image.fromarray(pixels).convert("RGBA"), "PNG"), pixels), "TIFF": (encoded(pixels, "TIFF"), pixels)}
+    for name, (data, wanted) in same.items():
+        scaled = wanted if name != "16 bits" else np.floor(wanted / wanted.max() * 255 + 1e-9).astype(np.uint8)
+        assert (_pictures.canonical(data) == scaled).all(), name
 
 
-def test_metadata_cannot_name_a_file_outside_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "secret.png").write_bytes(b"secret")
-    (tmp_path / "folder" / "metadata.jsonl").write_text('{"file_name": "../secret.png", "text": "x"}\n')
-    row = next(iter(_pictures.rows("image_folder", tmp_path / "folder", ["metadata.jsonl"])))
-    assert row["data"] is None and "leaves the folder" in row["reason"]
+@pytest.mark.parametrize("number", range(len(tiny_sets.BAD) + len(tiny_sets.ODD)))
+def test_a_file_has_the_reason_of_its_kind(number: int) -> None:
+    said, (name, data, *_) = tiny_sets.broken(1, first=number)[0]
+    row = images.image({"key": name, "name": name, "data": data}, "member", 75)
+    assert row["status"] == ("error" if number < len(tiny_sets.BAD) else "ok") and said in row["reason"]
+    assert (row["pixel_digest"] is None) == (row["status"] == "error") == (row["pdq"] is None)
 
 
-@pytest.mark.parametrize("as_struct", [True, False])
-def test_parquet_is_read_as_struct_or_plain_bytes_with_laions_column_names(tmp_path: Path, picture: Maker, as_struct: bool) -> None:
-    data = [encoded(picture(i)) for i in range(3)]
-    column = [{"bytes": d, "path": f"{i}.png"} for i, d in enumerate(data)] if as_struct else data
-    pq.write_table(pa.table({"image": column, "TEXT": ["x", "y", None], "URL": ["u", "v", "w"]}), tmp_path / "part.parquet")
-    rows = list(_pictures.rows("parquet", tmp_path, ["part.parquet"]))
-    assert [r["caption"] for r in rows] == ["x", "y", None] and [r["url"] for r in rows] == ["u", "v", "w"]
-    assert [r["key"] for r in rows] == ([f"{i}.png" for i in range(3)] if as_struct else [f"part.parquet#{i}" for i in range(3)])
+def test_several_things_that_the_decode_had_to_do_are_all_said() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data = saved(Image.new("LA", (8, 8), (0, 100)), "PNG", exif=exif)
+    row = images.image({"key": "a", "name": "a.gif", "data": data, "notes": ["caption missing"]}, "member", 75)
+    assert row["reason"] == "turned upright; alpha laid over white; PNG under a name that says .gif; caption missing"
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000"])
+def test_a_damaged_file_is_a_picture_or_a_reason_and_nothing_else(form: str, picture: Maker, rng: np.random.Generator) -> None:
+    whole = encoded(picture(1), form)
+    for _ in range(150):
+        data = bytearray(whole[:int(rng.integers(1, len(whole) + 1))])
+        for place in rng.integers(0, len(data), int(rng.integers(0, 6))):
+            data[place] = int(rng.integers(0, 256))
+        row = images.image({"key": "a", "data": bytes(data)}, "member", 75)
+        assert row["status"] == "ok" or row["reason"]
+
+
+@given(st.integers(4, 40), st.integers(4, 40), st.floats(0, 30), st.integers(0, 255), st.integers(0, 99))
+def test_a_flat_picture_is_what_the_measure_says_is_flat(height: int, width: int, spread: float, level: int, seed: int) -> None:
+    noise = np.random.default_rng(seed).normal(level, spread, (height, width, 3))
+    pixels = np.clip(noise, 0, 255).astype(np.uint8)
+    assert _pictures.is_degenerate(pixels) == bool(distances.is_degenerate(pixels[None].astype(np.float32) / 255)[0])
+
+
+def test_pdq_survives_a_smaller_copy_and_tells_another_picture(picture: Maker) -> None:
+    bits = lambda n, side: np.unpackbits(np.frombuffer(_pictures.pdq(picture(n, side))[0], np.uint8))  # noqa: E731
+    assert (bits(1, 600) != bits(1, 200)).sum() < 32 < (bits(1, 600) != bits(2, 600)).sum()
+    assert _pictures.pdq(picture(1, 600))[1] > 50 > _pictures.pdq(np.full((64, 64, 3), 9, np.uint8))[1]
+    import pdqhash
+
+    vector, quality = pdqhash.compute(picture(5, 200))
+    assert _pictures.pdq(picture(5, 200)) == (np.packbits(vector.astype(np.uint8)).tobytes(), quality)
+    for shape in ((4, 4, 3), (4, 2000, 3), (2000, 4, 3)):
+        assert len(_pictures.pdq(np.zeros(shape, np.uint8))[0]) == 32
 
 
 def test_generations_are_gathered_in_shards_that_find_them_again_and_what_is_not_kept_has_no_place(in_folder: Path, picture: Callable[..., np.ndarray],

@@ -26,13 +26,15 @@ def arm(name: str = "duplicated", *, k: int = 34, controls: int = 64, flagged: i
             "is_census": False, "extraction_rate": k / 64, "low": 0.4, "high": 0.66, "n_controls": controls,
             "n_controls_flagged": flagged, "fdr_estimate": 0.029 if has_list else None, "fdr_upper": 0.0861 if has_list else None,
             "n_controls_needed": 90 if has_list else None, "n_generations": 100, "n_evaluations": 2400,
+            "n_undecided": 0, "n_further_prompts": 0, "n_further_findings": 0, "n_further_flagged": 0,
             "estimated_total": 40.0, "estimated_total_low": 34, "estimated_total_high": 50}
     return said | other
 
 
 def finding(caption: str = "a cat", number: int = 1, **other: Any) -> dict[str, Any]:
     said = {"finding_id": number, "prompt_id": number, "cluster_id": number, "generation_id": 5, "image_id": 6,
-            "caption": caption, "arm": "duplicated", "is_calibrating": False, "split": "member", "seed": 7,
+            "caption": caption, "caption_key": caption, "caption_copies": 20, "caption_rank": 0, "is_compared": True,
+            "arm": "duplicated", "is_calibrating": False, "split": "member", "seed": 7,
             "match_type": "verbatim", "l2_band": "0.10", "l2": 0.08, "margin": 0.4, "similarity": 0.7,
             "n_copies": 20, "n_hits": 24, "n_judged": 24, "hit_rate": 1.0, "hit_rate_low": 0.8,
             "hit_rate_high": 1.0, "n_generations": 24, "n_evaluations": 584, "clique_size": 12, "p_value": 0.02, "q_value": 0.03,
@@ -53,9 +55,12 @@ def unsampled(number: int, **other: Any) -> dict[str, Any]:
     return control(number, n_generations=0, n_evaluations=8) | dict.fromkeys(unknown) | other
 
 
-def clique_alone() -> dict[str, Any]:
-    unknown = ["split", "image_id", "image_key", "l2", "margin", "similarity", "l2_band", "n_copies"]
-    return finding(arm="custom", match_type="undecided", is_extracted=False) | dict.fromkeys(unknown)
+def clique_alone(**other: Any) -> dict[str, Any]:
+    unknown = ["split", "image_id", "image_key", "l2", "margin", "similarity", "l2_band", "n_copies", "caption_key", "caption_copies"]
+    return finding(arm="custom", match_type="undecided", is_extracted=False) | dict.fromkeys(unknown) | other
+
+
+NOT_COMPARED = {"n_undecided": 1, **dict.fromkeys(["extraction_rate", "low", "high", "estimated_total", "estimated_total_low", "estimated_total_high"])}
 
 
 def audited_tables(findings: list[dict[str, Any]], summary: list[dict[str, Any]]) -> dict[str, Any]:
@@ -124,6 +129,9 @@ def test_the_verdict_without_a_training_set_speaks_of_cliques() -> None:
     assert report.verdict([arm("custom", k=0, controls=0)], "v1", 5) == (
         "v1: 5 of 64 prompts give the same picture again and again (clique); no training image is confirmed; "
         "no held-out images were given, so nothing bounds the false-discovery rate")
+    assert report.verdict([arm("custom", k=0, controls=0) | NOT_COMPARED], "v1", 1) == (
+        "v1: 1 of 64 prompts gives the same picture again and again (clique); no training picture was there to compare with, so no copy is "
+        "confirmed or ruled out, and no control bounds what chance does")
     assert "no target was prompted" in report.verdict([arm("held_out")], "v1")
 
 
@@ -185,11 +193,33 @@ def test_the_page_has_at_most_five_hundred_pairs_and_says_where_the_rest_is() ->
     ([control(1), unsampled(2)], [arm("held_out")]),
     ([unsampled(3, arm="duplicated")], [arm(k=0)]),
     ([clique_alone()], [arm("custom", k=0, controls=0, estimated_total=None)]),
-], ids=["hostile", "controls_alone", "nothing_found", "no_training_set"])
+    ([clique_alone(is_compared=False, hit_rate=None)], [arm("custom", k=0, controls=0) | NOT_COMPARED]),
+], ids=["hostile", "controls_alone", "nothing_found", "custom_alone", "no_training_set"])
 def test_every_case_has_a_page_that_asks_for_nothing(findings: list[dict[str, Any]], summary: list[dict[str, Any]]) -> None:
     page = page_of(findings, summary)
     assert_asks_for_nothing(page)
     assert _pages.rendered("audit_card.md.jinja", filled(findings, summary), html=False).startswith("## Memorization audit")
+
+
+def test_without_training_pictures_page_and_card_say_what_cannot_be_claimed_and_state_no_rate() -> None:
+    found = [clique_alone(is_compared=False, hit_rate=None, caption_key="kettle.png", caption_copies=12)]
+    summary = [arm(k=0, controls=0) | NOT_COMPARED]
+    page, card = page_of(found, summary), _pages.rendered("audit_card.md.jinja", filled(found, summary), html=False)
+    for text in (page, card):
+        assert "no training image can be named, no copy is confirmed or ruled out" in text and "lower bound" not in text
+    assert "<bdi>kettle.png</bdi>, 12 copies in the training set; not compared" in page
+    assert "come back" not in re.sub(r"<(style|script)>.*?</>|<th.*?</th>|“.*?”", "", page, flags=re.S).split("How to read")[0].split("What comes back")[0]
+    assert "| duplicated | 64 | not measured | – |" in card and "0 %" not in card
+
+
+def test_what_further_captions_brought_is_said_beside_the_rates_and_counts_for_no_control() -> None:
+    again = [control(7, caption_rank=1), finding(number=8, caption_rank=1)]
+    told = {"n_further_prompts": 12, "n_further_findings": 3}
+    summary = [arm(**told), arm("held_out", n_further_prompts=5, n_further_flagged=1)]
+    audit = audited_tables([finding(), control(2), *again], summary)
+    assert audit["controls"]["n"] == 1 and audit["further_captions"] == {"n_prompts": 12, "n_findings": 3, "n_controls": 5, "n_flagged": 1}
+    page = page_of([finding(), control(2), *again], summary)
+    assert "12 further captions of the same images were asked: by these alone 3 more images came back (1 of 5 further captions" in page
 
 
 def test_hostile_captions_are_text_in_the_page_and_in_the_card() -> None:

@@ -10,7 +10,7 @@ from tasks import summary
 def found(n: int, k: int, *, arm: str = "duplicated", name: str = "10-29", stratum: str = "kept", flagged: int = 0) -> list[dict[str, Any]]:
     """n rows of which k are extracted; dropped ones are not sampled."""
     return [{"arm": arm, "copies_bin": name, "stratum": stratum, "n_generations": 0 if stratum == "dropped" else 16, "n_evaluations": 8,
-             "cluster_id": i, "prompt_id": i, "hit_rate": None if stratum == "dropped" else 0.5,
+             "cluster_id": i, "own_cluster": i, "prompt_id": i, "caption_rank": 0, "is_compared": True, "hit_rate": None if stratum == "dropped" else 0.5,
              "is_extracted": i < k, "is_flagged": i < flagged, "match_type": "verbatim" if i < k else "none",
              "is_calibrating": False} for i in range(n)]
 
@@ -75,3 +75,21 @@ def test_a_larger_library_is_cut_to_the_decoys_number_before_the_two_are_compare
 def test_images_expected_at_the_published_number_of_pictures() -> None:
     row = made(found(10, 4), {})["duplicated", "all"]
     assert row["expected_distinct_500"] == pytest.approx(4 * (1 - 0.5**500))
+
+
+def test_a_cluster_is_one_observation_and_what_further_captions_brought_stands_apart() -> None:
+    once = found(10, 4) + found(8, 0, arm="held_out", name="unseen")
+    more = [r | {"caption_rank": 1, "prompt_id": 100 + r["prompt_id"], "is_extracted": r["own_cluster"] in (2, 7)} for r in found(10, 0)]
+    more += [r | {"caption_rank": 1, "is_flagged": r["own_cluster"] == 1} for r in found(3, 0, arm="held_out", name="unseen")]
+    alone, row = made(once, {("duplicated", "10-29"): 20}), made(once + more, {("duplicated", "10-29"): 20})
+    apart = {"n_further_prompts": 10, "n_further_findings": 1, "n_further_flagged": 0, "n_generations": 320, "n_evaluations": 160}
+    assert row["duplicated", "10-29"] == alone["duplicated", "10-29"] | apart, "image 2 came back by its first caption, 7 by the further one alone"
+    assert row["held_out", "all"]["n_further_flagged"] == 1 and row["held_out", "all"]["n_controls_flagged"] == 0
+
+
+def test_where_no_picture_could_be_compared_no_rate_and_no_total_is_stated() -> None:
+    rows = [r | {"is_compared": False, "match_type": "undecided" if r["own_cluster"] < 3 else "none"} for r in found(16, 0, name="1", arm="singleton")]
+    row = made(rows, {("singleton", "1"): 400})["singleton", "all"]
+    assert (row["n_prompts"], row["n_undecided"], row["n_clusters"]) == (16, 3, 400)
+    assert all(row[name] is None for name in ("extraction_rate", "low", "high", "estimated_total", "estimated_total_high", "n_hits_equal_size",
+                                              "expected_distinct_500"))

@@ -28,6 +28,7 @@ def edges_of(pictures, **settings):
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16, 3), (2, 13, 18, 3)])
+
 def test_tile_std_is_that_of_each_tile_around_its_channel_means(shape):
     pictures = noise(*shape)
     made = templates.tile_std(pictures)
@@ -252,3 +253,15 @@ def test_region_share_knows_neither_brightness_nor_contrast_and_a_larger_region_
     larger = mask | (noise(10, 10, seed=seed + 2) > 0.5)
     assert templates.region_share(contrast * picture + brightness, mask) == pytest.approx(templates.region_share(picture, mask))
     assert templates.region_share(picture, mask) <= templates.region_share(picture, larger) + 1e-12
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_of_one_layout_are_the_template_edges_between_them(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    base = rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    pictures = np.concatenate([base, base, np.full((1, 32, 32, 3), 200, np.uint8)])
+    pictures[3:6, : int(rng.integers(4, 28))] = rng.integers(0, 256, (3, 1, 32, 3), dtype=np.uint8)
+    floats = pictures / np.float32(255)
+    edges = templates.template_edges(distances.pairwise_tiles(floats), templates.tile_std(floats), 0.1)
+    pairs = np.argwhere(np.triu(np.ones((7, 7), bool), 1))
+    assert templates.same_layout(pictures, pairs, 0.1).tolist() == edges[pairs[:, 0], pairs[:, 1]].tolist()

@@ -11,12 +11,19 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tasks import _embedders, _pipelines, _sources, generations, screening
+from tasks import _embedders, _pictures, _pipelines, _sources, generations, images, screening
+from tests import tiny_sets
 from tests.conftest import ROOT
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 CAPTIONS = ["military helmet", "rocket, drawn as an icon"]
 GOLDEN: dict[str, dict[int, list[float]]] = {
+    "images": {1: [
+        0.495, 0.607, 0.498, 0.5, 1.0, 0.853, 0.511, 0.527, 0.508, 0.5, 1.0, 0.83,
+        0.53, 0.477, 0.507, 0.5, 1.0, 0.832, 0.409, 0.409, 0.409, 0.5, 1.0, 0.77,
+        0.738, 0.744, 0.765, 0.5, 0.72, 0.789, 0.433, 0.502, 0.486, 0.5, 1.0, 0.877,
+        0.511, 0.479, 0.574, 0.5, 1.0, 0.744, 0.537, 0.384, 0.525, 0.5, 1.0, 0.829,
+    ]},
     "screening": {1: [
         1.443, 0.733,
     ]},
@@ -52,6 +59,16 @@ def test_pictures_are_those_of_their_version(sampler: _pipelines.Sampler) -> Non
     pictures, n_evaluations = sampler.pictures(CAPTIONS, seeds)
     assert n_evaluations == 24
     require_golden("generations", pictures.reshape(2, 2, 16, 2, 16, 3).mean(axis=(2, 4, 5)).ravel() / 255)
+
+
+def test_rows_of_pictures_are_those_of_their_version() -> None:
+    """Of every kind of good file: mean colours, share of PDQ's bits that are set, its quality, complexity in kB."""
+    made = []
+    for number, (suffix, data) in enumerate(tiny_sets.ODD.values()):
+        row = images.image({"key": "a", "name": f"a.{suffix}", "data": data(number)}, "member", PARAMS["images"]["jpeg_quality"])
+        bits = bin(int(row["pdq"], 16)).count("1") / 256
+        made += [*(_pictures.canonical(data(number)).mean(axis=(0, 1)) / 255), bits, row["pdq_quality"] / 100, row["complexity_bytes"] / 1000]
+    require_golden("images", np.array(made))
 
 
 def test_descriptors_are_those_of_their_version(picture: Callable[..., np.ndarray]) -> None:

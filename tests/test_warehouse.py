@@ -186,6 +186,8 @@ BREACHES = {
     "summary_counts_findings": "update summary set n_findings = 2 where arm = 'duplicated'",
     "comparisons_count_findings": "update comparisons set n_only_earlier = 0, n_both = 1 where arm = 'all'",
     "comparisons_say_what_they_measured": "update comparisons set outcome = 'better' where arm = 'all'",
+    "further_captions_stand_apart": "update findings set caption_rank = 1 where prompt_id = 11",
+    "nothing_is_confirmed_uncompared": "update findings set is_compared = false where is_extracted",
     "history_holds_the_current_audits": "delete from all_findings where is_extracted",
 }
 

@@ -66,6 +66,7 @@ def put_shared(releases: list[str]) -> None:
         duplicates.PAIRS, "duplicates", side="pairs")
     canary = row(duplicates.CANARIES, transform="half_size", n_planted=4, n_found=4, recall=1.0)
     put([canary], duplicates.CANARIES, "duplicates", side="canaries")
+    put([row(duplicates.THRESHOLDS, name="tile_difference", value=0.04)], duplicates.THRESHOLDS, "duplicates", side="thresholds")
     put([row(prompts.SCHEMA, prompt_id=p, caption=f"picture {i}", image_id=i, cluster_id=i, arm=arm, copies_bin=copies)
          for p, (i, arm, copies, _) in PROMPTS.items()], prompts.SCHEMA, "prompts")
     for release in releases:
@@ -90,7 +91,7 @@ def put_protocol(release: str, settings: dict[str, Any]) -> None:
 def finding_row(release: str, prompt_id: int, extracted: bool) -> dict[str, Any]:
     """The verdict on a prompt: its own image came back, or nothing did."""
     image_id, arm, _, is_sampled = PROMPTS[prompt_id]
-    said: dict[str, Any] = {"finding_id": prompt_id * 10 + len(release), "release": release, "prompt_id": prompt_id, "arm": arm}
+    said: dict[str, Any] = {"finding_id": prompt_id * 10 + len(release), "release": release, "prompt_id": prompt_id, "arm": arm, "is_compared": True}
     said |= {"match_type": "none", "n_evaluations": 8}
     if is_sampled:
         said |= {"generation_id": prompt_id * 100, "image_id": image_id, "cluster_id": image_id, "split": IMAGES[image_id][0],
@@ -118,7 +119,7 @@ def put_release(release: str, extracted: set[int], settings: dict[str, Any] = SE
          for p, i in made for s, image in (("member", 1), ("held_out", 8))], matches.SCHEMA, "matches", release)
     verdicts = [finding_row(release, p, p in extracted) for p in PROMPTS]
     put(verdicts, findings.SCHEMA, "findings", release)
-    framed = [r | {"copies_bin": PROMPTS[r["prompt_id"]][2] or "unseen", "stratum": "kept"} for r in verdicts]
+    framed = [r | {"copies_bin": PROMPTS[r["prompt_id"]][2] or "unseen", "own_cluster": PROMPTS[r["prompt_id"]][0], "stratum": "kept"} for r in verdicts]
     bound = {k: _tables.read("screening", release, side="protocol").column(k)[0].as_py() for k in ("release", "protocol_digest")}
     told = summary.summary(framed, {("duplicated", "2-3"): 1}, {"member": 4, "held_out": 2}, bound, 0.95)
     _tables.put(told, _tables.path("summary", release))

@@ -7,9 +7,13 @@ select
     findings.l2,
     findings.margin,
     images.key as nearest_key,
-    findings.split as nearest_split
+    findings.split as nearest_split,
+    prompted.key as key_of_the_caption,
+    prompts.n_copies,
+    findings.is_compared
 from findings
 inner join prompts on findings.prompt_id = prompts.prompt_id
 left join images on findings.image_id = images.image_id
+left join images as prompted on prompts.image_id = prompted.image_id
 where findings.match_type = 'undecided'
 order by findings.release asc, findings.clique_size desc, findings.finding_id asc;

@@ -1,76 +1,134 @@
-"""How close two pictures are once a small crop, shift or change of brightness is undone."""
+"""How far apart two pictures are once a small crop, shift, rotation or change of brightness is undone.
+
+Both are aligned by Levenberg-Marquardt steps from coarse to fine (Lucas and Kanade 1981; Baker and Matthews 2004, forwards-additive,
+with gain and bias), and compared where both show something. Batched over pairs; float32.
+"""
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-N_REFINEMENTS = 2  # halvings of the grid around its best placement; a third gained under 0.002 of l2
-SATURATED = 0.98  # clipped pixels say nothing about the gain
+LIMITS = (0.14, 0.10, 0.14, 0.14, 0.20, 0.08)  # log zoom, radians, shift x and y (in half sides), log gain, bias: what a copy may differ by
+LEVELS = ((4, 6, 0.20), (2, 4, 0.15), (1, 3, 1.0))  # the side is divided by; steps; pairs with a larger tile difference are given up
+N_TILES = 8  # an axis
+BATCH = 256  # pairs: what a level needs then fits the cache
+DAMPING, SHRINK, GROW = 0.01, 0.3, 10.0
 
 
-def placements(max_crop: float, n_steps: int = 4) -> torch.Tensor:
-    """[p, 3] (zoom, x, y) of one picture inside another: crops of up to max_crop of the side, at three offsets an axis.
+def aligned(pictures: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[p] l2 and [p] tile difference of each pair after the best alignment of either picture with the other; both symmetric, in [0, 1].
 
-    Offsets in units of half the side, as grid_sample counts.
+    pictures [n, s, s, 3] uint8, s a multiple of 32; pairs [p, 2] rows of it. The tile difference is the largest over 8 x 8 tiles of
+    the mean difference in a tile (root mean square over the colours): noise and blur of a copy average out within a tile, another
+    content somewhere does not. Pairs that are far apart already on a coarse level are given up: theirs are the plain values.
+    Raises ValueError where the pictures are not square with a side that is a multiple of 32.
     """
-    rows = [(1.0, 0.0, 0.0)]
-    for crop in np.linspace(0, max_crop, n_steps + 1)[1:].tolist():
-        rows += [(1.0 - crop, x, y) for x in (-crop, 0.0, crop) for y in (-crop, 0.0, crop)]
-    return torch.tensor(rows)
+    if pictures.ndim != 4 or pictures.shape[1] != pictures.shape[2] or pictures.shape[1] % 32 or pictures.shape[3] != 3:
+        raise ValueError(f"pictures {pictures.shape} are not [n, s, s, 3] with s a multiple of 32; bring them to 32 or 64 px")
+    l2, difference = np.empty(len(pairs), np.float32), np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), BATCH):
+        batch = pairs[start:start + BATCH]
+        first, second = (torch.from_numpy(pictures[batch[:, side]]).permute(0, 3, 1, 2).float() / 255 for side in (0, 1))
+        (forth, forth_tiles), (back, back_tiles) = _directed(first, second), _directed(second, first)
+        is_forth = forth_tiles <= back_tiles
+        l2[start:start + BATCH] = torch.where(is_forth, forth, back).numpy()
+        difference[start:start + BATCH] = torch.where(is_forth, forth_tiles, back_tiles).numpy()
+    return l2, difference
 
 
-def views(picture: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """[p, 3, h, w] of the picture [3, h, w], cropped as each placement says and enlarged again (bilinear)."""
-    theta = torch.zeros(len(places), 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = places[:, 0]
-    theta[:, :, 2] = places[:, 1:]
-    grid = functional.affine_grid(theta, [len(places), *picture.shape], align_corners=False)
-    return functional.grid_sample(picture.expand(len(places), -1, -1, -1), grid, padding_mode="border", align_corners=False)
+def _directed(source: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[p] l2 and [p] tile difference of each target [p, 3, s, s] to the source moved onto it; the plain ones where it is given up."""
+    plain = torch.zeros(len(source), len(LIMITS))
+    l2, difference = _distances(source, target, plain)
+    moves, alive = plain.clone(), torch.arange(len(source))
+    for divisor, n_steps, bound in LEVELS:
+        small_source, small_target = (functional.avg_pool2d(x[alive], divisor) if divisor > 1 else x[alive] for x in (source, target))
+        moves[alive] = _improved(small_source, small_target, moves[alive], n_steps)
+        level_l2, level_difference = _distances(small_source, small_target, moves[alive])
+        is_near = level_difference <= bound
+        if divisor == 1:
+            l2[alive], difference[alive] = level_l2, level_difference
+        alive = alive[is_near]
+        if not len(alive):
+            break
+    return l2, difference
 
 
-def aligned_l2(pictures: np.ndarray, pairs: np.ndarray, enough: float, max_crop: float = 0.0625, max_gain: float = 1.2) -> np.ndarray:
-    """[p] l2 of each pair after the best small crop of either picture and the best gain within [1/max_gain, max_gain].
-
-    pictures [n, h, w, 3] float32 in [0, 1]; pairs [p, 2] rows of it. In [0, 1], 0 for the same picture, symmetric in a pair, at
-    most the plain l2. Crops are tried on a grid (up to max_crop of the side) that is refined around its best placement where the
-    pair is within twice `enough`, the l2 below which the caller no longer cares; the gain is the least-squares one.
-    """
-    x = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
-    places = placements(max_crop)
-    seen: dict[int, torch.Tensor] = {}
-    out = np.empty(len(pairs), np.float32)
-    for i, (a, b) in enumerate(pairs.tolist()):
-        for row in (a, b):
-            if row not in seen:
-                seen[row] = views(x[row], places)
-        best = [_closest(seen[a], x[b], max_gain), _closest(seen[b], x[a], max_gain)]
-        l2 = nearest = min(value for value, _ in best)
-        if enough < nearest <= 2 * enough:
-            for (value, row), (source, target) in zip(best, ((x[a], x[b]), (x[b], x[a])), strict=True):
-                if value == nearest:  # both where they tie, as black and white pictures do
-                    l2 = min(l2, _refined(source, target, places[row], max_crop / 8, max_gain))
-        out[i] = l2
-    return out
+def _improved(source: torch.Tensor, target: torch.Tensor, moves: torch.Tensor, n_steps: int) -> torch.Tensor:
+    """[p, 6] moves after n_steps damped Gauss-Newton steps of the l2, starting where it is smaller: at the given moves or at none."""
+    with_gradients = torch.cat([source, *_gradients(source)], dim=1)
+    goal = target.flatten(2)
+    moves = torch.where((_cost(source, goal, moves) < _cost(source, goal, 0 * moves))[:, None], moves, 0 * moves)
+    cost = _cost(source, goal, moves)
+    damping = torch.full((len(moves),), DAMPING)
+    limits = torch.tensor(LIMITS)
+    for _ in range(n_steps):
+        step = _step(with_gradients, goal, moves, damping)
+        tried = torch.maximum(torch.minimum(moves - step, limits), -limits)
+        tried_cost = _cost(source, goal, tried)
+        is_better = tried_cost < cost
+        moves, cost = torch.where(is_better[:, None], tried, moves), torch.where(is_better, tried_cost, cost)
+        damping = torch.where(is_better, damping * SHRINK, damping * GROW)
+    return moves
 
 
-def _refined(source: torch.Tensor, target: torch.Tensor, place: torch.Tensor, step: float, max_gain: float) -> float:
-    """Smallest l2 on ever finer grids around a placement."""
-    steps = torch.tensor([-1.0, 0.0, 1.0])
-    offsets = torch.cartesian_prod(steps, steps, steps)
-    for _ in range(N_REFINEMENTS):
-        near = place + step * offsets
-        l2, row = _closest(views(source, near), target, max_gain)
-        place, step = near[row], step / 2
-    return l2
+def _step(with_gradients: torch.Tensor, goal: torch.Tensor, moves: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
+    """[p, 6] the damped Gauss-Newton step that is to be taken off the moves."""
+    moved, is_seen, (along_x, along_y) = _moved(with_gradients, moves)
+    colours, by_x, by_y = moved[:, :3], moved[:, 3:6], moved[:, 6:]
+    gain = moves[:, 4].exp()[:, None, None]
+    shown = gain * colours + moves[:, 5, None, None]
+    is_open = ((shown <= 1) & (shown >= 0)) * is_seen[:, None]  # clipped pixels say nothing about the way to go
+    residual = ((shown.clamp(0, 1) - goal) * is_seen[:, None]).flatten(1)
+    by_move = [-gain * (along_x * by_x + along_y * by_y), gain * (along_x * by_y - along_y * by_x), gain * by_x, gain * by_y, gain * colours,
+               torch.ones_like(colours)]
+    jacobian = (torch.stack(by_move, dim=1) * is_open[:, None]).flatten(2)
+    hessian = jacobian @ jacobian.transpose(1, 2)
+    slope = (jacobian @ residual[:, :, None])[..., 0]
+    damped = hessian + torch.diag_embed(torch.diagonal(hessian, dim1=1, dim2=2) * damping[:, None] + 1e-4)
+    return torch.linalg.solve(damped, slope)
 
 
-def _closest(candidates: torch.Tensor, target: torch.Tensor, max_gain: float) -> tuple[float, int]:
-    """Smallest l2 of gain x candidate [p, 3, h, w], clipped as pixels are, to the target [3, h, w]; and its row."""
-    flat, goal = candidates.flatten(1), target.flatten()
-    open_pixels = (flat < SATURATED) & (goal < SATURATED)
-    weighted = flat * open_pixels
-    gain = ((weighted @ goal) / (weighted * flat).sum(1).clamp_min(1e-6)).clamp(1 / max_gain, max_gain)
-    fitted = torch.stack([flat, (flat * gain[:, None]).clamp(0, 1)])
-    l2 = (fitted - goal).square().mean(-1).amin(0)
-    row = int(l2.argmin())
-    return float(l2[row].sqrt()), row
+def _moved(channels: torch.Tensor, moves: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """[p, c, s s] channels zoomed, turned and shifted; [p, s s] where they are seen, 0 or 1; and where from, less the shift, [p, 1, s s] twice."""
+    side = channels.shape[-1]
+    centres = (torch.arange(side) + 0.5) / side * 2 - 1
+    y, x = (grid.reshape(1, -1) for grid in torch.meshgrid(centres, centres, indexing="ij"))
+    scale = (-moves[:, 0]).exp()
+    cosine, sine = (scale * moves[:, 1].cos())[:, None], (scale * moves[:, 1].sin())[:, None]
+    along_x, along_y = cosine * x - sine * y, sine * x + cosine * y
+    u, v = along_x + moves[:, 2:3], along_y + moves[:, 3:4]
+    grid = torch.stack([u, v], dim=-1).reshape(len(moves), side, side, 2)
+    sampled = functional.grid_sample(channels, grid, padding_mode="border", align_corners=False)
+    return sampled.flatten(2), ((u.abs() <= 1) & (v.abs() <= 1)).float(), (along_x[:, None], along_y[:, None])
+
+
+def _shown(source: torch.Tensor, moves: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[p, 3, s s] source as the moves show it, clipped as pixels are, and [p, s s] where it is seen."""
+    moved, is_seen, _ = _moved(source, moves)
+    return (moves[:, 4].exp()[:, None, None] * moved + moves[:, 5, None, None]).clamp(0, 1), is_seen
+
+
+def _cost(source: torch.Tensor, goal: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
+    """[p] mean square difference to the goal [p, 3, s s] where the source is seen."""
+    shown, is_seen = _shown(source, moves)
+    return ((shown - goal).square() * is_seen[:, None]).sum(dim=(1, 2)) / (3 * is_seen.sum(dim=1))
+
+
+def _distances(source: torch.Tensor, target: torch.Tensor, moves: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[p] l2 and [p] tile difference where the source is seen; a tile that is seen by less than half does not count."""
+    side = target.shape[-1]
+    shown, is_seen = _shown(source, moves)
+    residual = ((shown - target.flatten(2)) * is_seen[:, None]).reshape(-1, 3, side, side)
+    seen = is_seen.reshape(-1, 1, side, side)
+    l2 = (residual.square().sum(dim=(1, 2, 3)) / (3 * seen.sum(dim=(1, 2, 3)))).sqrt()
+    share = functional.avg_pool2d(seen, side // N_TILES)
+    mean = functional.avg_pool2d(residual, side // N_TILES) / share.clamp_min(0.5)
+    return l2, (mean * (share >= 0.5)).square().mean(dim=1).flatten(1).amax(dim=1).sqrt()
+
+
+def _gradients(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[p, 3, s, s] change to the right and [p, 3, s, s] change downwards, per half side."""
+    down, right = torch.gradient(pictures, dim=(2, 3))
+    half = pictures.shape[-1] / 2
+    return right * half, down * half

@@ -41,6 +41,22 @@ def template_edges(
     return is_edge
 
 
+def same_layout(pictures: np.ndarray, pairs: np.ndarray, edge_l2: float, min_tiles: int = 8, min_std: float = 0.04) -> np.ndarray:
+    """[p] bool: template_edges of the pairs alone, which would be too many for all pictures against all.
+
+    pictures [n, h, w, 3] uint8; pairs [p, 2] rows of it. Raises ValueError when a side has fewer pixels than 4 tiles.
+    """
+    n_agreeing = np.zeros(len(pairs), np.int64)
+    for rows, columns in tile_slices(pictures.shape[1], pictures.shape[2], 4):
+        tile = pictures[:, rows, columns].astype(np.float32) / 255
+        is_busy = np.sqrt(tile.var(axis=(1, 2), dtype=np.float64).mean(axis=-1)) >= min_std
+        for start in range(0, len(pairs), 4096):
+            a, b = pairs[start:start + 4096].T
+            l2 = np.sqrt(np.square(tile[a] - tile[b]).mean(axis=(1, 2, 3), dtype=np.float64))
+            n_agreeing[start:start + 4096] += (l2 <= edge_l2) & is_busy[a] & is_busy[b]
+    return n_agreeing >= min_tiles
+
+
 def fixed_region(clique_pictures: np.ndarray, edge_l2: float = 0.1) -> np.ndarray:
     """[h, w] bool: the pixels that deviate over the clique by at most edge_l2 / sqrt(2) (RMS over channels), without specks.
 

@@ -1,0 +1,40 @@
+"""Where copies end and natural neighbours begin, of this very training set."""
+
+import numpy as np
+
+SURE, MOST = 0.97, 0.99  # shares of the canaries that a threshold finds, at least and at most
+LOOSE = 1.5  # room of what only guards against another texture of the same colours
+COST_OF_A_FALSE_PAIR = 10.0  # per image, in canaries missed: counts are sums over many images, a miss is one
+
+
+def copy_threshold(canaries: np.ndarray, natural: np.ndarray, n_sources: int) -> float:
+    """The difference up to which a pair counts as copies, in [0, 1].
+
+    canaries [c] differences of known copies, altered as far as a copy may be, to their sources; natural [m] differences between
+    n_sources random images and their nearest neighbours, true copies among them. Between the 97th and 99th percentile of the
+    canaries that value is taken at which canaries missed, and ten times the natural neighbours per image
+    that copies do not explain, are fewest: as many copies are expected between two differences as the canaries have there.
+    Raises ValueError without canaries.
+    """
+    if not len(canaries):
+        raise ValueError("no canary sets the threshold; plant some, or name the threshold in params.yaml")
+    least, most = np.quantile(canaries, [SURE, MOST])
+    steps = np.linspace(least, most, 41)
+    found = np.searchsorted(np.sort(canaries), steps, side="right") / len(canaries)
+    near = np.searchsorted(np.sort(natural), steps, side="right")
+    unexplained = np.maximum(near - near[0] * found / found[0], 0) / max(n_sources, 1)
+    loss = (1 - found) + COST_OF_A_FALSE_PAIR * unexplained
+    return float(steps[len(steps) - 1 - np.argmin(loss[::-1])])  # of equal ones the largest
+
+
+def outer(canaries: np.ndarray) -> float:
+    """The value that 99 of 100 canaries [c] do not exceed, with half of room."""
+    return float(LOOSE * np.quantile(canaries, MOST))
+
+
+def similarity_floor(canaries: np.ndarray, highest: float) -> float:
+    """Similarity below which no neighbour is looked at: what 99 of 100 canaries [c] reach, down to a twentieth, at most `highest`.
+
+    In steps of a twentieth, so that the search is not done anew for every canary that comes or goes. `highest` without canaries.
+    """
+    return float(min(np.floor(20 * np.quantile(canaries, 1 - MOST)) / 20, highest)) if len(canaries) else highest

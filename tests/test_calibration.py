@@ -1,0 +1,49 @@
+"""The threshold of copies lies where canaries end, and lower where natural neighbours begin before."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.measures.calibration import copy_threshold, outer, similarity_floor
+
+CANARIES = np.linspace(0.001, 0.04, 200)
+
+
+def test_far_from_all_natural_neighbours_the_threshold_is_where_99_in_100_canaries_are() -> None:
+    assert copy_threshold(CANARIES, np.linspace(0.2, 0.5, 500), 100) == pytest.approx(np.quantile(CANARIES, 0.99))
+
+
+def test_where_natural_neighbours_begin_among_the_canaries_the_threshold_ends_before_them() -> None:
+    natural = np.linspace(0.0395, 0.5, 2000)
+    threshold = copy_threshold(CANARIES, natural, 100)
+    assert np.quantile(CANARIES, 0.97) <= threshold < 0.04
+
+
+def test_true_copies_among_the_neighbours_do_not_lower_the_threshold() -> None:
+    copies = np.random.default_rng(0).choice(CANARIES, 60)
+    natural = np.concatenate([copies, np.linspace(0.2, 0.5, 500)])
+    assert copy_threshold(CANARIES, natural, 100) >= 0.95 * np.quantile(CANARIES, 0.99)
+
+
+@given(st.lists(st.floats(0, 0.9), min_size=1, max_size=60), st.lists(st.floats(0, 1), max_size=60), st.integers(1, 50))
+def test_at_least_97_in_100_canaries_are_found_and_more_neighbours_never_raise_it(canaries: list[float], natural: list[float], n: int) -> None:
+    values = np.array(canaries)
+    threshold = copy_threshold(values, np.array(natural), n)
+    assert np.quantile(values, 0.97) <= threshold <= np.quantile(values, 0.99) + 1e-12
+    assert copy_threshold(values, np.array([]), n) >= threshold - 1e-12
+
+
+def test_without_canaries_a_threshold_has_to_be_named() -> None:
+    with pytest.raises(ValueError, match="name the threshold"):
+        copy_threshold(np.array([]), np.array([0.5]), 1)
+
+
+def test_the_floor_is_what_nearly_all_canaries_reach_and_never_above_the_bound() -> None:
+    similarity = np.linspace(0.3, 1, 101)
+    assert similarity_floor(similarity, 0.5) == pytest.approx(0.3)
+    assert similarity_floor(similarity + 1, 0.5) == similarity_floor(np.array([]), 0.5) == 0.5
+
+
+def test_the_outer_bound_leaves_half_of_room() -> None:
+    assert outer(CANARIES) == pytest.approx(1.5 * np.quantile(CANARIES, 0.99))
