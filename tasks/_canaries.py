@@ -60,6 +60,7 @@ BEYOND: dict[str, Alteration] = {  # reported beside them, not promised
     "padded": _padded,
 }
 ALTERATIONS = COPIES | BEYOND
+USUAL = {"max_tile_difference": 0.04, "max_l2": 0.1}
 EXACT = "exact_search"  # in their table: pairs that it finds, and an index
 
 
@@ -140,8 +141,9 @@ def natural(images: _search.Images, rows: np.ndarray, settings: dict[str, Any]) 
 def marks_of(canary: dict[str, Seen], natural: Seen, n_natural: int, settings: dict[str, Any]) -> Marks:
     """The thresholds: those that settings name, the others from canaries and from the neighbours of n_natural random images."""
     promised = [seen for name, seen in canary.items() if name in COPIES]
-    if not promised:
-        return Marks(1.0, 1.0, settings["min_similarity"], settings["min_similarity"])
+    if not promised:  # no picture to copy: as on flat art, unless settings say otherwise
+        usual = [settings[name] if settings[name] is not None else value for name, value in USUAL.items()]
+        return Marks(usual[0], usual[1], settings["min_similarity"], settings["min_similarity"])
     l2, difference, similarity = (np.concatenate([getattr(seen, name) for seen in promised]) for name in ("l2", "tile_difference", "similarity"))
     named = settings["max_tile_difference"], settings["max_l2"]
     found = calibration.copy_threshold(difference, natural.tile_difference, n_natural), calibration.outer(l2)

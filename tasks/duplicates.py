@@ -66,7 +66,7 @@ CANARIES = schema(
 THRESHOLDS = schema(
     ["name"],
     [
-        column("name", pa.string(), "tile_difference and l2 of a pair of copies, at most; similarity of a pair that is looked at, at least"),
+        column("name", pa.string(), "tile_difference, l2: of copies, at most; similarity: of what is looked at, without pictures of copies, at least"),
         column("value", pa.float64(), "The threshold"),
         column("is_calibrated", pa.bool_(), "Set on the canaries of this training set; otherwise by params.yaml"),
         column("canary_share", pa.float64(), "Share of the canaries, altered as far as a copy may be, on its right side; NULL without any", nullable=True),
@@ -212,9 +212,10 @@ def main() -> None:
     found = _rows(_canaries.recall_rows(canary, marks, probed), CANARIES)
     _tables.write(written(good.column("image_id").to_numpy(), [exact, *looked, edges], settings["min_similarity"]), PAIR_CHECKS, "duplicates", side="pairs")
     _tables.write(found, CANARY_CHECKS, "duplicates", side="canaries")
-    _tables.write(_rows(_canaries.threshold_rows(marks, canary, natural, n_natural, settings), THRESHOLDS), [], "duplicates", side="thresholds")
+    thresholds = _canaries.threshold_rows(marks, canary, natural, n_natural, settings) if has_pictures else [_named(settings["copy_similarity"])]
+    _tables.write(_rows(thresholds, THRESHOLDS), [], "duplicates", side="thresholds")
     table = _tables.table(made, SCHEMA)
-    _report(table, found, marks)
+    _report(table, found, thresholds)
     _tables.write(table, CHECKS, "duplicates")
 
 
@@ -222,6 +223,11 @@ def _nothing() -> None:
     """Write the tables of an audit without a training set."""
     for name, columns in (("pairs", PAIRS), ("canaries", CANARIES), ("thresholds", THRESHOLDS), ("duplicates", SCHEMA)):
         _tables.write(_rows([], columns), [], "duplicates", side=name)
+
+
+def _named(similarity: float) -> dict[str, Any]:
+    """The row of thresholds of a set without pictures."""
+    return {"name": "similarity", "value": similarity, "is_calibrated": False, "canary_share": None, "n_natural": 0, "natural_rate": None}
 
 
 def _rows(made: list[dict[str, Any]], columns: pa.Schema) -> pa.Table:
@@ -265,11 +271,11 @@ def _nearest_other(images: _search.Images, same_pixels: np.ndarray, cluster_id: 
     return density.nearest_other(images.shown(), images.at(centre))[images.at(same_pixels)]
 
 
-def _report(made: pa.Table, found: pa.Table, marks: _canaries.Marks) -> None:
+def _report(made: pa.Table, found: pa.Table, thresholds: list[dict[str, Any]]) -> None:
     n_copied = pc.sum(pc.greater(made.column("n_copies"), 1)).as_py()
     seen = ", ".join(f"{r['transform']} {r['recall']:.0%}" for r in found.to_pylist())
-    print(f"duplicates: {made.num_rows} images in {len(set(made.column('cluster_id').to_pylist()))} clusters, {n_copied} with copies; "
-          f"copies end at a tile difference of {marks.tile_difference:.3f}; canaries found: {seen or 'none planted'}")
+    print(f"duplicates: {made.num_rows} images in {len(pc.unique(made.column('cluster_id')))} clusters, {n_copied} with copies; copies end at a "
+          f"{thresholds[0]['name'].replace('_', ' ')} of {thresholds[0]['value']:.3f}; canaries found: {seen or 'none planted'}")
 
 
 if __name__ == "__main__":

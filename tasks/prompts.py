@@ -50,6 +50,7 @@ CHECKS: list[dict[str, Any]] = [
 CANDIDATE = {"prompt_id": pa.int64(), "caption": pa.string(), "image_id": pa.int64(), "cluster_id": pa.int64(), "n_copies": pa.int32(),
              "split": pa.string(), "caption_rank": pa.int32()}  # columns of what can be prompted
 OF_NO_IMAGE = dict.fromkeys(["image_id", "cluster_id", "n_copies", "inclusion_probability"])
+OUTLIER_POOL = 20_000  # clusters
 RARE_SHARE = 0.005  # a word is rare when at most this share of the training set's captions has it
 MAX_CAPTIONS = 3  # of a cluster
 MAX_CHARACTERS = 10_000  # of a line of a custom list: with a longer one it is some other kind of file
@@ -125,10 +126,15 @@ def duplicated(pool: pa.Table, n: int, seed: int) -> list[dict[str, Any]]:
     return chosen
 
 
-def outliers(pool: pa.Table, n: int, image_ids: np.ndarray, vectors: np.ndarray) -> list[dict[str, Any]]:
-    """The n clusters whose descriptors are farthest from their nearest neighbour (Carlini et al. 2023, 4.3); image_ids [m] ascending."""
+def outliers(pool: pa.Table, n: int, image_ids: np.ndarray, vectors: np.ndarray, seed: int) -> list[dict[str, Any]]:
+    """The n clusters whose descriptors are farthest from their nearest neighbour (Carlini et al. 2023, 4.3); image_ids [m] ascending.
+
+    Of more than OUTLIER_POOL clusters a random sample of so many is compared with all images: each against each takes hours.
+    """
     if not pool.num_rows or not n:
         return []
+    if pool.num_rows > OUTLIER_POOL:
+        pool = pool.take(np.sort(drawn(pool["cluster_id"].to_numpy(), OUTLIER_POOL, seed, "outlier")))
     own = np.searchsorted(image_ids, pool["image_id"].to_numpy())
     similarity, _ = neighbours.nearest(vectors, vectors[own], 2)
     return chosen_of(pool, np.lexsort((image_ids[own], similarity[:, -1]))[:n], "outlier", None)
@@ -168,7 +174,7 @@ def prompts(rows: pa.Table, custom: list[str], image_ids: np.ndarray, vectors: n
     singles = members.filter(pc.equal(members["n_copies"], 1))
     chosen = duplicated(members, settings["n_duplicated"], seed)
     reworded = paraphrases(chosen, members, settings["n_paraphrased"])
-    chosen += outliers(singles, settings["n_outlier"], image_ids, vectors)
+    chosen += outliers(singles, settings["n_outlier"], image_ids, vectors, seed)
     for arm, pool in (("singleton", singles), ("held_out", held_out)):
         taken = drawn(pool["cluster_id"].to_numpy(), settings[f"n_{arm}"], seed, arm)
         chosen += chosen_of(pool, taken, arm, len(taken) / max(pool.num_rows, 1))

@@ -77,7 +77,7 @@ def test_the_deduplicated_release_has_at_most_a_tenth_of_the_findings(audited: P
     n = {release: sum(r["is_extracted"] for r in rows_of(audited, "findings", release)) for release in ("v1", "v2")}
     assert n["v2"] <= n["v1"] / 10
     canaries = pq.read_table(audited / "data/duplicates/canaries.parquet").to_pylist()
-    assert all(c["recall"] >= 0.8 for c in canaries)
+    assert all(c["recall"] >= 0.9 for c in canaries if c["is_promised"])
 
 
 def test_the_example_is_what_it_says_copies_come_back_and_the_twins_do_not_know_them() -> None:

@@ -67,3 +67,10 @@ def test_thresholds_say_how_many_canaries_and_neighbours_lie_within() -> None:
     rows = {r["name"]: r for r in _canaries.threshold_rows(marks, {"half_size": seen, "mirrored": near}, near, 2, {"max_tile_difference": None, "max_l2": 0.1})}
     assert (rows["tile_difference"]["canary_share"], rows["tile_difference"]["natural_rate"], rows["tile_difference"]["is_calibrated"]) == (0.5, 0.5, True)
     assert (rows["similarity"]["canary_share"], rows["similarity"]["natural_rate"]) == (0.5, 1.0) and not rows["l2"]["is_calibrated"]
+
+
+def test_without_canaries_copies_end_where_they_usually_do_and_not_at_everything() -> None:
+    none = _canaries.Seen(*(np.zeros(0),) * 5)
+    settings = {"max_tile_difference": None, "max_l2": None, "min_similarity": 0.5}
+    assert _canaries.marks_of({}, none, 0, settings) == _canaries.Marks(0.04, 0.1, 0.5, 0.5)
+    assert _canaries.marks_of({}, none, 0, settings | {"max_tile_difference": 0.01}).tile_difference == 0.01

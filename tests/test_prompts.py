@@ -78,6 +78,13 @@ def test_the_outlier_is_the_image_farthest_from_all_others() -> None:
     assert [r["image_id"] for r in made if r["arm"] == "outlier"] == [4]
 
 
+def test_of_many_images_a_random_sample_is_asked_for_its_outliers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompts, "OUTLIER_POOL", 3)
+    rows, vectors = [row(i, f"c{i}", 1) for i in range(1, 9)], np.eye(8, dtype=np.float32)
+    made = [r["image_id"] for r in chosen(rows, vectors=vectors, n_outlier=8, n_singleton=0) if r["arm"] == "outlier"]
+    assert len(made) == 3 and made == [r["image_id"] for r in chosen(rows, vectors=vectors, n_outlier=8, n_singleton=0) if r["arm"] == "outlier"]
+
+
 def test_a_custom_list_stands_alone() -> None:
     made = chosen([], ["a prompt", "A prompt"])
     assert [(r["arm"], r["image_id"], r["n_copies"]) for r in made] == [("custom", None, None)]
