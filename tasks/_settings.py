@@ -16,6 +16,20 @@ class TryAgain(UserError):
     """Nothing to mend: it passes by itself (another process at work, a network that does not answer)."""
 
 
+class _Block(dict[str, Any]):
+    """A block of params.yaml that names what is missing in it, also merged with further settings."""
+
+    def __init__(self, name: str, held: dict[str, Any]) -> None:
+        super().__init__(held)
+        self.name = name
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"params.yaml has no {self.name}.{key}; copy the line from the project's own params.yaml")
+
+    def __or__(self, other: dict[str, Any]) -> "_Block":  # type: ignore[override]
+        return _Block(self.name, {**self, **other})
+
+
 def settings(block: str) -> dict[str, Any]:
     """One block of params.yaml, as keyword arguments for the function of that name.
 
@@ -24,7 +38,7 @@ def settings(block: str) -> dict[str, Any]:
     everything = all_settings()
     if block not in everything:
         raise UserError(f"params.yaml has no block '{block}'; copy it from the project's own params.yaml")
-    return everything[block] or {}
+    return _Block(block, everything[block] or {})
 
 
 def all_settings() -> dict[str, Any]:

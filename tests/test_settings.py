@@ -1,5 +1,6 @@
 """params.yaml is read in one place, and what is wrong with it is said in one line."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ def test_what_is_wrong_is_one_line_with_the_way_out(in_folder: Path, text: str |
     with pytest.raises(_settings.UserError, match=said) as caught:
         _settings.settings("images")
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_setting_is_named_also_where_more_are_merged_in_or_a_worker_has_it(in_folder: Path) -> None:
+    Path("params.yaml").write_text("images: {jpeg_quality: 75}\n")
+    for block in (_settings.settings("images"), _settings.settings("images") | {"more": 1}, pickle.loads(pickle.dumps(_settings.settings("images")))):
+        assert block["jpeg_quality"] == 75
+        with pytest.raises(_settings.UserError, match="params.yaml has no images.version; copy the line"):
+            block["version"]
 
 
 def test_what_passes_by_itself_is_a_persons_error_too() -> None:
