@@ -60,6 +60,7 @@ BEYOND: dict[str, Alteration] = {  # reported beside them, not promised
     "padded": _padded,
 }
 ALTERATIONS = COPIES | BEYOND
+NEARLY_ALL, MOST = 0.99, 0.9  # of the canaries: as similar as that a near neighbour, or any at all, is looked at
 USUAL = {"max_tile_difference": 0.04, "max_l2": 0.1}
 EXACT = "exact_search"  # in their table: pairs that it finds, and an index
 
@@ -71,7 +72,7 @@ class Marks:
     tile_difference: float
     l2: float
     floor: float  # of similarity: below, nothing is looked at
-    enough: float  # at or above, everything is; between the two the nearest
+    enough: float  # at or above, everything is, however many; between the two the nearest
 
     def is_copy(self, l2: np.ndarray, tile_difference: np.ndarray) -> np.ndarray:
         """[p] bool: nan is no copy."""
@@ -147,9 +148,10 @@ def marks_of(canary: dict[str, Seen], natural: Seen, n_natural: int, settings: d
     l2, difference, similarity = (np.concatenate([getattr(seen, name) for seen in promised]) for name in ("l2", "tile_difference", "similarity"))
     named = settings["max_tile_difference"], settings["max_l2"]
     found = calibration.copy_threshold(difference, natural.tile_difference, n_natural), calibration.outer(l2)
-    floor = calibration.similarity_floor(similarity, settings["min_similarity"])
+    lowest = settings["min_similarity"]
+    floor, enough = min(calibration.similarity_reached(similarity, NEARLY_ALL), lowest), max(calibration.similarity_reached(similarity, MOST), lowest)
     tile_difference, most_l2 = (chosen if chosen is not None else value for chosen, value in zip(named, found, strict=True))
-    return Marks(tile_difference, most_l2, floor, settings["min_similarity"])
+    return Marks(tile_difference, most_l2, floor, enough)
 
 
 def threshold_rows(marks: Marks, canary: dict[str, Seen], natural: Seen, n_natural: int, settings: dict[str, Any]) -> list[dict[str, Any]]:

@@ -124,7 +124,7 @@ def compare(images: _search.Images, marks: _canaries.Marks, settings: dict[str, 
     """The edges of pairs [p, 2] of rows, as their aligned pixels say; without pictures as their descriptors do."""
     seen, similarity = images.compared(pairs, settings["template_l2"]), images.similarity(pairs)
     is_copy = marks.is_copy(seen["l2"], seen["tile_difference"]) if images.pictures else similarity >= settings["copy_similarity"]
-    is_template = seen["has_same_layout"] & ~is_copy & (similarity >= marks.enough)
+    is_template = seen["has_same_layout"] & ~is_copy & (similarity >= settings["min_similarity"])
     return Edges([method] * len(pairs), pairs, similarity, seen["l2"], seen["tile_difference"], is_copy, is_template)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.measures.calibration import copy_threshold, outer, similarity_floor
+from tasks.measures.calibration import copy_threshold, outer, similarity_reached
 
 CANARIES = np.linspace(0.001, 0.04, 200)
 
@@ -39,10 +39,12 @@ def test_without_canaries_a_threshold_has_to_be_named() -> None:
         copy_threshold(np.array([]), np.array([0.5]), 1)
 
 
-def test_the_floor_is_what_nearly_all_canaries_reach_and_never_above_the_bound() -> None:
+def test_the_similarity_reached_by_a_share_of_the_canaries_is_rounded_down_to_a_twentieth() -> None:
     similarity = np.linspace(0.3, 1, 101)
-    assert similarity_floor(similarity, 0.5) == pytest.approx(0.3)
-    assert similarity_floor(similarity + 1, 0.5) == similarity_floor(np.array([]), 0.5) == 0.5
+    assert similarity_reached(similarity, 0.99) == pytest.approx(0.3)
+    assert similarity_reached(similarity, 0.4) == pytest.approx(0.7)
+    with pytest.raises(ValueError, match="plant some"):
+        similarity_reached(np.array([]), 0.5)
 
 
 def test_the_outer_bound_leaves_half_of_room() -> None:

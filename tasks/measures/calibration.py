@@ -32,9 +32,11 @@ def outer(canaries: np.ndarray) -> float:
     return float(LOOSE * np.quantile(canaries, MOST))
 
 
-def similarity_floor(canaries: np.ndarray, highest: float) -> float:
-    """Similarity below which no neighbour is looked at: what 99 of 100 canaries [c] reach, down to a twentieth, at most `highest`.
+def similarity_reached(canaries: np.ndarray, share: float) -> float:
+    """Similarity that this share of the canaries [c] reach, down to a twentieth: so that a canary more or less does not search all anew.
 
-    In steps of a twentieth, so that the search is not done anew for every canary that comes or goes. `highest` without canaries.
+    Raises ValueError without canaries.
     """
-    return float(min(np.floor(20 * np.quantile(canaries, 1 - MOST)) / 20, highest)) if len(canaries) else highest
+    if not len(canaries):
+        raise ValueError("no canary says how similar copies are; plant some")
+    return float(np.floor(20 * np.quantile(canaries, 1 - share)) / 20)
