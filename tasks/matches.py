@@ -83,10 +83,18 @@ def margins(nearest: np.ndarray) -> np.ndarray:
 def similar_rows(library: Library, vectors: np.ndarray, k: int) -> np.ndarray:
     """[g, <= 2k] rows of the library: the k nearest by descriptor to each of the vectors [g, d] in either split.
 
-    Each split is searched by itself: among all pictures at once the smaller one is crowded out.
+    Each split is searched by itself: among all pictures at once the smaller one is crowded out. Of rows with the same descriptor the
+    first stands for all: which of them a search returns hangs on its threads.
     """
     of_split = [np.flatnonzero(library.is_member & ~library.is_blank), np.flatnonzero(~library.is_member & ~library.is_blank)]
     return np.concatenate([_similar(library, vectors, k, rows) for rows in of_split], axis=1)
+
+
+def _first_alike(vectors: np.ndarray) -> np.ndarray:
+    """[n] first row with the same descriptor."""
+    _, first, group = np.unique(np.ascontiguousarray(vectors).view(np.dtype((np.void, vectors.itemsize * vectors.shape[1]))).ravel(),
+                                return_index=True, return_inverse=True)
+    return np.asarray(first[group])
 
 
 def _similar(library: Library, vectors: np.ndarray, k: int, rows: np.ndarray) -> np.ndarray:
@@ -95,6 +103,7 @@ def _similar(library: Library, vectors: np.ndarray, k: int, rows: np.ndarray) ->
     for start in range(0, len(rows), ROWS):
         some = rows[start:start + ROWS]
         found, columns = neighbours.nearest(library.vectors[some], vectors, k)
+        columns = _first_alike(library.vectors[some])[columns]
         best, similarity = np.concatenate([best, some[columns]], axis=1), np.concatenate([similarity, found], axis=1)
         if best.shape[1] > k:
             order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]

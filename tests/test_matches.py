@@ -91,6 +91,13 @@ def test_two_equally_near_clusters_cannot_be_told_apart() -> None:
     assert matches.margins(np.array([[0.1, 0.1, 0.5]], np.float32)).tolist()[0] == pytest.approx([1, 1, 5])
 
 
+def test_of_rows_with_one_descriptor_the_first_is_proposed_whichever_a_search_returns(picture: Maker) -> None:
+    vectors = np.eye(40, dtype=np.float32)
+    vectors[5:30] = vectors[5]
+    similar = matches.similar_rows(library(picture, n=40, vectors=vectors), vectors[[5, 20]], 5)
+    assert set(similar[:, :5].ravel().tolist()) == {5}
+
+
 def test_of_a_library_searched_in_pieces_the_same_rows_are_proposed(picture: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     lib = library(picture, n=64)
     whole = matches.similar_rows(lib, lib.vectors[:9], 5)
