@@ -35,26 +35,28 @@ def load(path: Path, is_mapped: bool = False) -> faiss.IndexIVF:
 
 
 def built(plan: indexes.Plan, vectors: np.ndarray, path: Path) -> faiss.IndexIVF:
-    """The index of all vectors [n, d] (float16, may be memory-mapped) by this plan, written to a file, or to a folder where it exceeds memory."""
+    """The index of all vectors [n, d] (float16, may be memory-mapped) by this plan, in a file, or in a folder where it exceeds memory.
+
+    Read where it is there, else made; shards that a killed process has finished are found again.
+    """
+    if path.exists():
+        return load(path)
     if plan.kind == "ivf":
         index = indexes.trained_index(plan, vectors, 0)
         indexes.add_rows(index, vectors, 0, len(vectors))
         save(index, path)
         return index
     trained, step = path.with_suffix(".trained"), SHARD_ROWS
-    save(indexes.trained_index(plan, vectors, 0), trained)
+    if not trained.exists():
+        save(indexes.trained_index(plan, vectors, 0), trained)
     shards = [path.with_suffix(f".shard{start // step}") for start in range(0, len(vectors), step)]
     for number, shard in enumerate(shards):
-        save_shard(trained, vectors, number * step, min((number + 1) * step, len(vectors)), shard)
+        if not shard.exists():
+            save_shard(trained, vectors, number * step, min((number + 1) * step, len(vectors)), shard)
     merge(trained, shards, path)
     for file in (trained, *shards):
         file.unlink()
     return load(path)
-
-
-def remove(path: Path) -> None:
-    """Remove an index of either kind."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def save_shard(trained: Path, vectors: np.ndarray, start: int, stop: int, path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _pictures, _shards, _training_sets
+from tasks import _training_sets
 from tasks.measures import clusters, distances
 
 BLOCK_BYTES = 1 << 25  # of 8-bit pictures that are float32 at once
@@ -47,10 +47,8 @@ class Pictures:
 
 def pictures(rows: list[dict[str, Any]], side: int) -> Pictures:
     """The pictures of rows of `images` at this side, in their order, read shard by shard."""
-    held, reader = np.empty((len(rows), side, side, 3), np.uint8), _training_sets.Reader()
-    order = sorted(range(len(rows)), key=lambda i: (rows[i]["split"], rows[i]["shard"], rows[i]["position"]))
-    small = _shards.in_order(lambda i: _pictures.resized(reader.pixels(rows[i]), side), order)
-    for i, pixels in zip(order, small, strict=True):
+    held = np.empty((len(rows), side, side, 3), np.uint8)
+    for i, pixels in _training_sets.Reader().small(rows, side):
         held[i] = pixels
     return Pictures(held)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks import _indexes, _pictures, _shards, _training_sets
+from tasks import _indexes, _shards, _training_sets
 from tasks.measures import alignment, indexes, neighbours, proposals, templates
 
 STAGE = "duplicates"
@@ -95,20 +95,19 @@ class Images:
         return proposals.first(every[:, :2].astype(np.int64), every[:, 2], limits[1], limits[2] - 1)[0]
 
     def _by_lists(self, names: list[str], plan: indexes.Plan, floor: float, k: int) -> tuple[np.ndarray, indexes.Probes]:
-        vectors, path = np.load(self.described, mmap_mode="r"), self.described.with_suffix(".index")
+        vectors, depends = np.load(self.described, mmap_mode="r"), ("lists", VERSION, self.descriptor, plan.key, plan.n_train, names)
+        path = _shards.WORK / STAGE / f"{_shards.fingerprint(*depends)}.index"  # kept: a killed search goes on with it
         index = _indexes.built(plan, vectors, path)
         sample = np.random.default_rng(0).permutation(len(vectors))[:PROBED]
         probed = indexes.probes(index, vectors, sample, floor)
         print(f"{STAGE}: {plan.key} for {len(vectors):,} rows, {probed.n_probe} lists a query: {probed.n_found:,} of {probed.n_exact:,} pairs that an "
               f"exact search of {probed.n_sampled:,} rows finds", flush=True)
         starts = range(0, len(vectors), QUERIES)
-        whole = _shards.fingerprint("lists", VERSION, self.descriptor, plan.key, plan.n_train, floor, k, probed.n_probe, names)
-        items = [(_shards.fingerprint(whole, start), (str(path), str(self.described), (start, start + QUERIES), (floor, k, probed.n_probe)))
-                 for start in starts]
+        limits = (floor, k, probed.n_probe)
+        items = [(_shards.fingerprint(path.stem, limits, start), (str(path), str(self.described), (start, start + QUERIES), limits)) for start in starts]
         found = [np.zeros((0, 2), np.int64)]
         for made in _shards.pieces(STAGE, f"{__name__}:_lists", items, self.scheduler, "blocks of the search"):
             found.append(np.stack([made.column(name).to_numpy() for name in ("a", "b")], axis=1))
-        _indexes.remove(path)
         return indexes.unique_pairs(np.concatenate(found), len(vectors)), probed
 
     def compared(self, pairs: np.ndarray, template_l2: float) -> dict[str, np.ndarray]:
@@ -156,9 +155,8 @@ def differences(pictures: np.ndarray, pairs: np.ndarray, template_l2: float) -> 
 
 
 def _thumbnails(places: list[dict[str, Any]], side: int) -> pa.Table:
-    reader = _training_sets.Reader()
-    small = _shards.in_order(lambda place: _pictures.resized(reader.pixels(place), side), places)
-    return pa.table({"pixels": pa.array([pixels.tobytes() for pixels in small], pa.binary())})
+    small = _training_sets.reader().small(places, side)  # in the order of the source, as the places are
+    return pa.table({"pixels": pa.array([pixels.tobytes() for _, pixels in small], pa.binary())})
 
 
 def _tile(described: str, of_queries: tuple[int, int], of_references: tuple[int, int], limits: tuple[float, float, int]) -> pa.Table:

@@ -169,13 +169,6 @@ class Reader:
         order = sorted(range(len(rows)), key=lambda i: (rows[i]["split"], rows[i]["shard"], rows[i]["position"]))
         return zip(order, _shards.in_order(lambda i: _pictures.resized(self.pixels(rows[i]), side), order), strict=True)
 
-    def reduced(self, rows: list[dict[str, Any]], side: int) -> np.ndarray:
-        """[n, side, side, 3] float32 in [0, 1] of rows of `images`, in their order."""
-        out = np.empty((len(rows), side, side, 3), np.float32)
-        for i, pixels in self.small(rows, side):
-            out[i] = pixels / np.float32(255)
-        return out
-
     def _tar(self, split: str, shard: str) -> tuple[Any, np.ndarray, np.ndarray]:
         """A tar, and where in it the picture of each position lies; its index is kept from `images`."""
         source = self.sources[split]

@@ -91,6 +91,11 @@ CANARY_CHECKS: list[dict[str, Any]] = [  # below: not to be trusted
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "recall", "min_value": 0.8, "max_value": 1, "row_condition": "is_promised==True",
                                                               "condition_parser": "pandas"}},
 ]
+THRESHOLD_CHECKS: list[dict[str, Any]] = [
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "value", "min_value": -1, "max_value": 1}},
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "canary_share", "min_value": 0, "max_value": 1}},
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "natural_rate", "min_value": 0}},
+]
 CHAINED = 5  # a component this many times its star
 FACTS = ("l2", "tile_difference", "is_copy", "is_template")  # of an edge
 
@@ -117,7 +122,8 @@ def representatives(images: pa.Table, names: list[str]) -> tuple[np.ndarray, Edg
     without = "pixels" if pc.any(pc.is_valid(images.column("pixel_digest"))).as_py() else "descriptor"
     methods = ["file" if files[a] is not None and files[a] == files[b] else without for a, b in pairs.tolist()]
     ones, zeros = np.ones(len(pairs), np.float32), np.zeros(len(pairs), np.float32)
-    return rows, Edges(methods, pairs, ones, zeros, zeros, ones.astype(bool), zeros.astype(bool))
+    far = np.where([method == "descriptor" for method in methods], np.float32(np.nan), zeros)  # nothing was seen of these
+    return rows, Edges(methods, pairs, ones, far, far, ones.astype(bool), zeros.astype(bool))
 
 
 def compare(images: _search.Images, marks: _canaries.Marks, settings: dict[str, Any], method: str, pairs: np.ndarray) -> Edges:
@@ -213,7 +219,7 @@ def main() -> None:
     _tables.write(written(good.column("image_id").to_numpy(), [exact, *looked, edges], settings["min_similarity"]), PAIR_CHECKS, "duplicates", side="pairs")
     _tables.write(found, CANARY_CHECKS, "duplicates", side="canaries")
     thresholds = _canaries.threshold_rows(marks, canary, natural, n_natural, settings) if has_pictures else [_named(settings["copy_similarity"])]
-    _tables.write(_rows(thresholds, THRESHOLDS), [], "duplicates", side="thresholds")
+    _tables.write(_rows(thresholds, THRESHOLDS), THRESHOLD_CHECKS, "duplicates", side="thresholds")
     table = _tables.table(made, SCHEMA)
     _report(table, found, thresholds)
     _tables.write(table, CHECKS, "duplicates")

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _clip_embeddings, _embedders, _pictures, _settings, _shards, _stage, _tables, _training_sets
+from tasks import _clip_embeddings, _embedders, _settings, _shards, _stage, _tables, _training_sets
 from tasks._schemas import column, schema
 from tasks._settings import UserError
 
@@ -105,9 +105,8 @@ def _piece(rows: list[dict[str, Any]], size_px: int, asked: tuple[str, str | Non
     first = {row["pixel_digest"]: row for row in reversed(rows)}
     reader = _training_sets.reader()
     shown = [first[digest] for digest in dict.fromkeys(row["pixel_digest"] for row in rows)]
-    small = _shards.in_order(lambda row: _pictures.resized(reader.pixels(row), size_px), shown)
     number = {row["pixel_digest"]: i for i, row in enumerate(shown)}
-    made = model.descriptors(small, size_px).astype(np.float16)
+    made = model.descriptors((pixels for _, pixels in reader.small(shown, size_px)), size_px).astype(np.float16)  # in the order of the source
     return _embedders.stored(made[[number[row["pixel_digest"]] for row in rows]])
 
 

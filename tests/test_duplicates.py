@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tasks import _canaries, duplicates
-from tests import planted_copies
+from tests import planted_copies, tiny_sets
 from tests.conftest import ROOT, rows_of
 
 Maker = Callable[..., np.ndarray]
@@ -218,34 +218,16 @@ def test_a_new_shard_is_all_that_is_decoded_described_and_compared(small: tuple[
 
 
 def in_formats(folder: Path, rows: list[planted_copies.Planted]) -> dict[str, dict[str, str]]:
-    """The set as a folder of pictures, as Parquet and as img2dataset's tars; params.yaml's entry of each."""
-    import io
-    import json
-    import tarfile
-
-    pictures = folder / "pictures"
-    pictures.mkdir(parents=True)
-    lines = ["file_name,caption"] + [f'{row.name},"{row.caption}"' for row in rows]
-    (pictures / "metadata.csv").write_text("\n".join(lines) + "\n")
-    for row in rows:
-        (pictures / row.name).write_bytes(row.data)
-    planted_copies.as_parquet(rows, folder / "parquet" / "0.parquet")
-    (folder / "tars").mkdir()
-    for shard in range(2):
-        with tarfile.open(folder / "tars" / f"{3 * shard:05d}.tar", "w") as tar:  # with a gap in the numbers
-            for position, row in enumerate(rows[shard::2]):
-                key = f"{3 * shard:05d}{position:04d}"
-                for suffix, data in ((Path(row.name).suffix, row.data), (".txt", row.caption.encode()), (".json", json.dumps({"key": key}).encode())):
-                    member = tarfile.TarInfo(key + suffix)
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-    return {"image_folder": {"format": "image_folder", "path": str(pictures)}, "parquet": {"format": "parquet", "path": str(folder / "parquet")},
-            "webdataset": {"format": "webdataset", "path": str(folder / "tars")}}
+    """params.yaml's entry of the set as a folder of pictures, as Parquet and as img2dataset's tars."""
+    samples = [(row.name, row.data, row.caption, f"http://a.example/{row.name}") for row in rows]
+    for form, write in tiny_sets.WRITERS.items():
+        write(folder / form, samples)
+    return {form: {"format": form, "path": str(folder / form)} for form in tiny_sets.WRITERS}
 
 
 def test_the_same_set_in_three_formats_has_the_same_clusters_and_counts(tmp_path: Path) -> None:
     rows = planted_copies.planted(seed=5, n=200, n_copies=4)
-    rows += [rows[0], planted_copies.Planted("again.png", rows[1].data, rows[1].caption, rows[1].family, "")][1:]
+    rows.append(planted_copies.Planted("again.png", rows[1].data, rows[1].caption, rows[1].family, ""))
     told = []
     for name, spec in in_formats(tmp_path / "sets", rows).items():
         folder = project(tmp_path / name, spec, **FEW)

@@ -99,8 +99,12 @@ def test_fast_scan_with_a_range_search_is_refused(key):
 
 @pytest.mark.parametrize("key", ["Flat", "IVF4096,SQ8", "IVF65536_HNSW32,SQ8", "IVF64,PQ16x4", "OPQ16_64,IVF64,RaBitQ"])
 def test_other_keys_are_searched_either_way(key):
-    require_searchable(key, "range")
-    require_searchable(key, "nearest")
+    assert require_searchable(key, "range") is require_searchable(key, "nearest") is None
+
+
+def test_no_index_of_fast_scan_codes_is_trained():
+    with pytest.raises(ValueError, match="range search of fast-scan codes loses pairs"):
+        trained_index(Plan("ivf", "IVF64,PQ16x4fs", 64, 3000, 0), np.zeros((3000, 64), np.float16), 0)
 
 
 def test_this_faiss_still_finds_nothing_or_everything_there():

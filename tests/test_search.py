@@ -53,7 +53,10 @@ def test_beyond_what_is_searched_exactly_an_index_finds_nearly_all_and_says_how_
     found = {tuple(pair) for pair in pairs.tolist()}
     assert found <= exact and probed is not None
     assert probed.n_found >= 0.995 * probed.n_exact and len(found) >= 0.99 * len(exact)
-    assert sorted(p.suffix for p in (_shards.WORK / "duplicates").iterdir() if p.suffix != ".parquet") == [".tmp"]  # no index is left
+    assert sorted(p.suffix for p in (_shards.WORK / "duplicates").iterdir() if p.suffix != ".parquet") == [".index", ".tmp"]
+    monkeypatch.setattr(indexes, "trained_index", None)  # the index is found again: after a kill nothing is trained anew
+    again, probed_again = images(world.vectors).proposed(np.arange(1500), 0.3, 0.6, 8)
+    assert np.array_equal(again, pairs) and probed_again == probed
 
 
 def test_pairs_are_compared_once_and_found_again(in_folder: Path, picture: Maker, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,6 +116,7 @@ def trained_index(plan: Plan, vectors: np.ndarray, seed: int) -> faiss.IndexIVF:
     """
     if plan.kind == "exact":
         raise ValueError("an exact plan has no index; search with neighbours.similar_pairs or tile_pairs")
+    require_searchable(plan.key, "range")  # a floor is a range, also where the nearest are asked for it
     chosen = np.sort(np.random.default_rng(seed).choice(len(vectors), plan.n_train, replace=False))
     rows = rounded(vectors[chosen])
     index = cast(faiss.IndexIVFScalarQuantizer, faiss.index_factory(rows.shape[1], plan.key, faiss.METRIC_INNER_PRODUCT))
