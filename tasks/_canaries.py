@@ -129,12 +129,12 @@ def _seen(images: _search.Images, rows: list[dict[str, Any]], sources: np.ndarra
 
 
 def natural(images: _search.Images, rows: np.ndarray, settings: dict[str, Any]) -> Seen:
-    """What the search sees of some images and their nearest neighbours: copies among them, for the rest what copies must be told from."""
+    """What the search sees of some images and their nearest neighbours, each pair once: copies, and what copies must be told from."""
     near = np.zeros((0, 2), np.int64)
     if len(rows):
         _, nearest = neighbours.nearest(images.vectors[images.first], images.vectors[rows], settings["n_neighbours"] + 1)
         pairs = np.stack([np.repeat(rows, nearest.shape[1]), images.first[nearest.ravel()]], axis=1)
-        near = pairs[pairs[:, 0] != pairs[:, 1]]
+        near = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
     found = images.compared(near, settings["template_l2"])
     return Seen(images.similarity(near), np.ones(len(near), bool), np.zeros(len(near), bool), found["l2"], found["tile_difference"])
 
@@ -145,9 +145,9 @@ def marks_of(canary: dict[str, Seen], natural: Seen, n_natural: int, settings: d
     if not promised:  # no picture to copy: as on flat art, unless settings say otherwise
         usual = [settings[name] if settings[name] is not None else value for name, value in USUAL.items()]
         return Marks(usual[0], usual[1], settings["min_similarity"], settings["min_similarity"])
-    l2, difference, similarity = (np.concatenate([getattr(seen, name) for seen in promised]) for name in ("l2", "tile_difference", "similarity"))
+    l2, similarity = (np.concatenate([getattr(seen, name) for seen in promised]) for name in ("l2", "similarity"))
     named = settings["max_tile_difference"], settings["max_l2"]
-    found = calibration.copy_threshold(difference, natural.tile_difference, n_natural), calibration.outer(l2)
+    found = calibration.copy_threshold([seen.tile_difference for seen in promised], natural.tile_difference, n_natural), calibration.outer(l2)
     lowest = settings["min_similarity"]
     floor, enough = min(calibration.similarity_reached(similarity, NEARLY_ALL), lowest), max(calibration.similarity_reached(similarity, MOST), lowest)
     tile_difference, most_l2 = (chosen if chosen is not None else value for chosen, value in zip(named, found, strict=True))
