@@ -45,7 +45,7 @@ def reproduce(target: str) -> State[Any]:
 
 @flow(name="audit", persist_result=False)
 def audit(releases: list[str] | None = None) -> State[Any]:
-    """Audit these releases of params.yaml, or all of them: the shared stages, each release's own, the warehouse.
+    """Audit these releases of params.yaml, or all of them: the shared stages, each release's own, the warehouse, the reports.
 
     A release that fails does not keep the others from being audited; the run fails in the end and says which.
     """
@@ -68,10 +68,12 @@ def _audited(releases: list[str]) -> State[Any]:
     if failed:
         return _failed([failed])
     failures = {release: _first_failure(stages.release_targets(release)) for release in releases}
-    found = [state for state in [*failures.values(), _first_failure(["warehouse"])] if state]
+    unbuilt = _first_failure(["warehouse"])
     for release in releases:
+        failures[release] = failures[release] or unbuilt or _first_failure(stages.last_targets(release))
         if not failures[release]:
             create_markdown_artifact(key=f"audit-{slug(release)}", markdown=markdown(release), description=f"Verdict on {release}")
+    found = [state for state in [*failures.values(), unbuilt] if state]
     if found:
         return _failed(found)
     return Completed(message="; ".join(_verdict(release) for release in releases))

@@ -39,7 +39,8 @@ def stages() -> dict[str, dict[str, Any]]:
 
 def targets(releases: list[str]) -> list[str]:
     """DVC's names of the stages of an audit of these releases, in run order."""
-    return [*shared_targets(), *(target for release in releases for target in release_targets(release)), "warehouse"]
+    of_releases = (target for release in releases for target in release_targets(release))
+    return [*shared_targets(), *of_releases, "warehouse", *(target for release in releases for target in last_targets(release))]
 
 
 def shared_targets() -> list[str]:
@@ -48,7 +49,17 @@ def shared_targets() -> list[str]:
 
 
 def release_targets(release: str) -> list[str]:
-    """Stages of one release, in run order."""
+    """Stages of one release that come before the warehouse, in run order."""
+    return [target for target in _of_release(release) if target not in last_targets(release)]
+
+
+def last_targets(release: str) -> list[str]:
+    """Stages of one release that come after the warehouse: they read what it says of releases beside each other."""
+    nouns = list(stages())
+    return [target for target in _of_release(release) if nouns.index(target.partition("@")[0]) > nouns.index("warehouse")]
+
+
+def _of_release(release: str) -> list[str]:
     return [f"{noun}@{release}" for noun, stage in stages().items() if "foreach" in stage]
 
 

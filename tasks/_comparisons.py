@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks import _sources, _tables
 from tasks._schemas import column, schema
@@ -29,6 +30,17 @@ SCHEMA = schema(["release", "kind", "arm"], [
     column("bootstrap_low", pa.float64(), "Lower end of the 95 % percentile bootstrap over clusters: beside low, decides nothing", nullable=True),
     column("bootstrap_high", pa.float64(), "Upper end of the same; both are 0 where no cluster changed", nullable=True),
     column("p_value", pa.float64(), "Exact McNemar, two-sided. Its null: for a cluster that changed, either way is as likely", nullable=True),
+])
+CHANGES = schema(["kind", "prompt_id"], [
+    column("release", pa.string(), "Release under audit"),
+    column("kind", pa.string(), "previous (against releases.compare_to) or base (against releases.base)"),
+    column("prompt_id", pa.int64(), "A prompt that returns a training image of one of the two at least"),
+    column("against", pa.string(), "The other release"),
+    column("outcome", pa.string(), "still (extracted from both), new (from this release only) or gone (from the other one only)"),
+    column("was_drawn", pa.bool_(), "Whether the other release drew pictures of the prompt: without, new is no evidence of a change"),
+    column("is_new_image", pa.bool_(), "Whether no prompt of the other release returned a picture of the same cluster"),
+    column("earlier_l2", pa.float32(), "l2 of the other release's medoid to the picture nearest to it; NULL where none was drawn", nullable=True),
+    column("earlier_margin", pa.float32(), "Margin of the other release's medoid; NULL where none was drawn", nullable=True),
 ])
 KINDS = {"previous": "compare_to", "base": "base"}  # kind of a comparison -> column of releases with the other one
 SAME = ("screening.", "generations.", "matches.", "findings.")  # settings that decide what is drawn, and what is called a finding
@@ -62,6 +74,31 @@ def difference_of_audits(release: str, against: str, audits: dict[str, dict[str,
         if now.get(name) != then.get(name):
             return f"{name} was {now.get(name)} for '{release}' and {then.get(name)} for '{against}'; run `eidetic audit` to audit both alike"
     return None
+
+
+def changes(compared: list[dict[str, Any]], audits: dict[str, dict[str, pa.Table]]) -> pa.Table:
+    """Prompt by prompt what the rows of comparisons of one release count; none where it is not comparable. audits as in `comparisons`."""
+    made: list[dict[str, Any]] = []
+    for pair in (r for r in compared if r["arm"] == "all" and r["outcome"] != "not_comparable"):
+        later, earlier = (audits[pair[name]]["findings"].to_pylist() for name in ("release", "against"))
+        then = {r["prompt_id"]: r for r in earlier}
+        returned = {r["cluster_id"] for r in earlier if r["is_extracted"]}
+        for now in later:
+            was = then[now["prompt_id"]]
+            if now["is_extracted"] or was["is_extracted"]:
+                made.append({name: pair[name] for name in ("release", "kind", "against")} | {
+                    "prompt_id": now["prompt_id"], "outcome": "gone" if not now["is_extracted"] else "still" if was["is_extracted"] else "new",
+                    "was_drawn": was["n_generations"] > 0, "is_new_image": now["is_extracted"] and now["cluster_id"] not in returned,
+                    "earlier_l2": was["l2"], "earlier_margin": was["margin"]})
+    return _tables.table(made, CHANGES)
+
+
+def put_of_releases(compared: pa.Table, audits: dict[str, dict[str, pa.Table]]) -> None:
+    """What each release's report says of the other one, in a folder of its own: another release's audit does not make that report stale."""
+    for release in audits:
+        own = compared.filter(pc.equal(compared["release"], release))
+        _tables.put(own, _tables.path("warehouse", release, "comparisons"))
+        _tables.put(changes(own.to_pylist(), audits), _tables.path("warehouse", release, "changes"))
 
 
 def _settings(rows: pa.Table) -> dict[str, str]:

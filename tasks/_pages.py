@@ -30,14 +30,18 @@ def escaped_markdown(text: str) -> str:
 
 
 def rendered(template: str, content: dict[str, Any], *, html: bool) -> str:
-    """A template of this folder filled; undefined names are errors, HTML is escaped."""
+    """A template of this folder or of pages/ filled; undefined names are errors, HTML is escaped."""
     import jinja2
+    from markupsafe import Markup
 
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=html,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                                     keep_trailing_newline=True)
+    here = Path(__file__).parent
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader([here, here / "pages"]), autoescape=html, undefined=jinja2.StrictUndefined,
+                                     trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    environment.globals["inlined"] = lambda name: Markup((here / "pages" / name).read_text(encoding="utf-8"))  # our own style and script, nobody's text
     environment.filters |= {"percent": percent, "at_most": at_most, "md": escaped_markdown, "grouped": "{:,}".format,
                             "unbroken": lambda text: str(text).replace(" %", "\u00a0%"),
-                            "dashed": lambda text: text.replace("-", "–"),
+                            "dashed": lambda text: text.replace("-", "–"), "worded": lambda text: text.replace("_", " "),
+                            "cut": lambda text, n: text if len(text) <= n else f"{text[:n]}…",
                             "fixed": lambda value, digits: "–" if value is None else f"{value:.{digits}f}"}
     return environment.get_template(template).render(content)

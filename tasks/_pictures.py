@@ -212,16 +212,12 @@ def enlarged(pixels: np.ndarray, side: int) -> np.ndarray:
 
 def png(pixels: np.ndarray) -> bytes:
     """Lossless PNG bytes of [h, w, 3] uint8."""
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
+    return _encoded(Image.fromarray(pixels), "PNG")
 
 
 def jpeg(pixels: np.ndarray, quality: int) -> bytes:
     """JPEG bytes of [h, w, 3] uint8."""
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=quality)
-    return out.getvalue()
+    return _encoded(Image.fromarray(pixels), "JPEG", quality=quality)
 
 
 def jpeg_size(pixels: np.ndarray, quality: int) -> int:
@@ -231,20 +227,28 @@ def jpeg_size(pixels: np.ndarray, quality: int) -> int:
 
 def scan_size(pixels: np.ndarray, quality: int) -> int:
     """Bytes of the JPEG's entropy-coded scan alone: at thumbnail size header and tables are most of a file."""
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=quality, optimize=True)
-    data = out.getvalue()
+    data = _encoded(Image.fromarray(pixels), "JPEG", quality=quality, optimize=True)
     scan = data.index(b"\xff\xda")
     return len(data) - scan - 2 - int.from_bytes(data[scan + 2:scan + 4], "big") - 2
 
 
-def webp(pixels: np.ndarray, side: int) -> bytes:
-    """A WebP thumbnail for the report, pixel for pixel enlarged where the picture is small."""
+def thumbnail(pixels: np.ndarray, side: int, max_bytes: int) -> bytes:
+    """A WebP for the report: as it is where it is no larger than side x side, else brought to that; coarser until it has at most max_bytes."""
     picture = Image.fromarray(pixels)
-    small = max(picture.size) < side
-    picture = picture.resize((side, side), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
+    if max(picture.size) > side:
+        picture = picture.resize((side, side), Image.Resampling.LANCZOS)
+    elif len(exact := _encoded(picture, "WEBP", lossless=True)) <= max_bytes:
+        return exact
+    while True:
+        for data in (_encoded(picture, "WEBP", quality=quality) for quality in (85, 70, 50, 30, 10)):
+            if len(data) <= max_bytes or picture.size == (1, 1):
+                return data
+        picture = picture.reduce(2)
+
+
+def _encoded(picture: Image.Image, form: str, **how: Any) -> bytes:
     out = io.BytesIO()
-    picture.save(out, "WEBP", quality=85, method=6)
+    picture.save(out, form, **how)
     return out.getvalue()
 
 

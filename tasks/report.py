@@ -4,13 +4,11 @@ report.html is one file that opens from disk and asks the network for nothing; a
 audit_card.md is a section for a model card. Captions, addresses and names are hostile: all is escaped, nothing is linked.
 """
 
-import base64
 import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks import _pictures, _sources, _stage, _tables, _training_sets
+from tasks import _figures, _labels, _pairs, _sources, _stage, _tables
 from tasks._pages import at_most, percent, rendered
 from tasks.measures import rates
 
 SCHEMA_VERSION = 1
-MAX_PAIRS = 500  # with pictures inline; the rest by SQL
-THUMBNAIL_PX = 128
 N_NEAREST_CONTROLS = 8
 N_IN_CARD = 10
-MAX_MARGIN = 1.2  # of the figure: points beyond stand on its edge
 PACKAGES = ("torch", "diffusers", "transformers", "onnxruntime", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "pyarrow")
 TARGETS = {"duplicated": "most duplicated images", "singleton": "images seen once", "outlier": "unusual images",
            "paraphrased": "paraphrased captions", "custom": "custom prompts"}
-BINS = ("1", "2-3", "4-9", "10-29", "30-99", "100+")
 BANDS = {"0.05": "Verbatim, l2 up to 0.05", "0.10": "Verbatim, l2 over 0.05 up to 0.10",
          "0.15": "Verbatim, l2 over 0.10 up to 0.15", "beyond": "Verbatim, l2 over 0.15, as params.yaml allows it",
          "near_copy": "Near copies", "template": "Templates"}
@@ -128,38 +122,12 @@ def bands(pairs: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]
     return [(title, of[band]) for band, title in BANDS.items() if of[band]]
 
 
-def by_copies(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of randomly drawn arms by bin of copies, few to many."""
-    rows = [r for r in summary if r["arm"] in ("singleton", "duplicated") and r["copies_bin"] in BINS and r["extraction_rate"] is not None]
-    return sorted(rows, key=lambda r: (BINS.index(r["copies_bin"]), r["arm"] != "singleton"))
-
-
 def in_order(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The arms' rows as they are read: targets first, few copies to many, then the whole, once where it is a single bin."""
-    arms, bins = [*TARGETS, "held_out"], [*BINS, "unseen", "all"]
+    arms, bins = [*TARGETS, "held_out"], [*_figures.BINS, "unseen", "all"]
     n_bins = Counter(r["arm"] for r in summary if r["copies_bin"] != "all")
     rows = [r for r in summary if n_bins[r["arm"]] != 1 or r["copies_bin"] != "all"]
     return sorted(rows, key=lambda r: (arms.index(r["arm"]), bins.index(r["copies_bin"])))
-
-
-def figure(findings: list[dict[str, Any]], thresholds: dict[str, Any]) -> dict[str, Any]:
-    """Where the medoids stand in l2 (x) and margin (y), in percent of the plot; ticks and thresholds too."""
-    seen = [r for r in findings if r["margin"] is not None and r["l2"] is not None]
-    widest = min(max(ceil(10 * max((r["l2"] for r in seen), default=0)) / 10, 0.3), 0.6)
-
-    def x(l2: float) -> float:
-        return round(100 * min(l2, widest) / widest, 2)
-
-    def y(margin: float) -> float:
-        return round(100 - 100 * min(margin, MAX_MARGIN) / MAX_MARGIN, 2)
-
-    points = [{"x": x(r["l2"]), "y": y(r["margin"]), "l2": r["l2"], "margin": r["margin"], "caption": r["caption"],
-               "is_control": r["arm"] == "held_out",
-               "kind": "found" if r["is_extracted"] else "flagged" if r["is_flagged"] else "other"}
-              for r in sorted(seen, key=lambda r: (r["is_extracted"], r["finding_id"]))]
-    return {"points": points, "widest": widest, "x_ticks": [(f"{i / 10:.1f}", x(i / 10)) for i in range(round(10 * widest) + 1)],
-            "y_ticks": [(f"{m:g}", y(m)) for m in (0, 0.5, 1)], "max_l2": x(thresholds["verbatim_l2"]),
-            "max_margin": y(thresholds["verbatim_margin"])}
 
 
 def report(release: str, summary: list[dict[str, Any]], findings: list[dict[str, Any]], protocol: dict[str, Any],
@@ -195,39 +163,82 @@ def report(release: str, summary: list[dict[str, Any]], findings: list[dict[str,
         "limits": limits(main, controls, settings["findings"]["n_matched_controls"])}
 
 
-def content(audit: dict[str, Any], findings: list[dict[str, Any]], checks: list[dict[str, Any]],
-            shown: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """What the templates are filled with; shown adds the two pictures to a finding. At most MAX_PAIRS findings have them."""
-    pairs = audit["findings"][:MAX_PAIRS]
+def content(audit: dict[str, Any], findings: list[dict[str, Any]], pictures: Callable[[int], Any], beside: dict[str, Any]) -> dict[str, Any]:
+    """What the templates are filled with. pictures(n) = what adds pictures to findings (pair, decoy), of which n will be asked for.
+
+    beside: checks and changes (rows), screening (rows by prompt_id), near_copy (the threshold of near copies, or None).
+    """
+    new: dict[int, list[dict[str, Any]]] = {}
+    for r in beside["changes"]:
+        if r["outcome"] == "new":
+            new.setdefault(r["prompt_id"], []).append(r)
+    shown = _pairs.pairs(audit["findings"], set(new))
     undecided = [r for r in findings if r["match_type"] == "undecided"]
     undecided.sort(key=lambda r: (-r["clique_size"], r["finding_id"]))
+    controls, asked = near_controls(findings), _pairs.asked(shown, findings, audit["protocol_digest"])
+    is_pair = {r["finding_id"] for r in shown}
+    more = undecided[:_pairs.MAX_PAIRS - len(shown)]
+    made = pictures(3 * (len(shown) + len(more) + len(controls)) + 2 * sum(r["finding_id"] not in is_pair for r in asked))
+    pair = lambda r: made.pair(r) | {"new": new.get(r["prompt_id"], []) if r["is_extracted"] else []}  # noqa: E731
+    curve = np.array((audit["reviews"] or {}).get("curve", [])).reshape(-1, 3)
     return {
-        "audit": audit, "main": main_arm(audit["arms"]), "n_pairs": len(pairs), "n_undecided": len(undecided),
-        "bands": [(title, list(map(shown, rows))) for title, rows in bands(pairs)],
-        "undecided": [shown(r) for r in undecided[:MAX_PAIRS - len(pairs)]],
-        "controls": [shown(r) for r in near_controls(findings)], "checks": checks,
-        "bins": by_copies(audit["arms"]), "arms": in_order(audit["arms"]),
-        "figure": figure(findings, audit["settings"]["findings"]), "in_card": audit["findings"][:N_IN_CARD]}
+        "audit": audit, "main": main_arm(audit["arms"]), "n_pairs": len(shown), "n_undecided": len(undecided),
+        "bands": [(title, list(map(pair, rows))) for title, rows in bands(shown)], "undecided": list(map(pair, more)),
+        "controls": list(map(pair, controls)), "checks": beside["checks"], "changes": beside["changes"],
+        "anchors": {r["prompt_id"]: {"finding_id": r["finding_id"], "caption": r["caption"]} for r in shown}, "arms": in_order(audit["arms"]),
+        "bins": _figures.by_copies(audit["arms"]), "in_card": audit["findings"][:N_IN_CARD],
+        "plots": _figures.plots([r | beside["screening"][r["prompt_id"]] for r in findings], audit["settings"]["findings"], beside["near_copy"], curve),
+        "rows": _pairs.rows(findings, is_pair, set(new)),
+        "review": [{"id": str(r["finding_id"])} | ({} if r["finding_id"] in is_pair else _asked_about(made.decoy(r))) for r in asked]}
+
+
+def _asked_about(decoy: dict[str, Any]) -> dict[str, Any]:
+    return {name: decoy[name] for name in ("caption", "generated", "original")}
 
 
 def main(release: str) -> None:
-    """Write reports/<release>/report.html, audit.json and audit_card.md."""
+    """Write reports/<release>/report.html, audit.json, audit_card.md and figures/."""
     prompts = {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()}
     judged = _tables.read("findings", release).to_pylist()
     images = _images({r["image_id"] for r in [*prompts.values(), *judged]})
     findings = [r | _asked(prompts[r["prompt_id"]], images) | _place(images.get(r["image_id"])) for r in judged]
     protocol = _tables.read("screening", release, side="protocol").to_pylist()[0]
-    checks = _checks(release)
+    screening = _tables.read("screening", release).to_pylist()
+    checks, changes = _checks(release), _tables.read("warehouse", release, side="changes").to_pylist()
     facts = {"n_training_images": _n_training_images(release), "checks": checks} | _facts(release)
-    facts["strata"] = {r["prompt_id"]: r["stratum"] for r in _tables.read("screening", release).to_pylist()}
+    facts |= {"strata": {r["prompt_id"]: r["stratum"] for r in screening}, "comparisons": _tables.read("warehouse", release, side="comparisons").to_pylist(),
+              "reviews": _labels.reviewed(_reviews(release), findings, protocol["protocol_digest"])}
     audit = report(release, _tables.read("summary", release).to_pylist(), findings, protocol, facts)
-    filled = content(audit, findings, checks, _shown(release, images))
+    asked_of = [r | {"own_image": prompts[r["prompt_id"]]["image_id"]} for r in findings]
+    filled = content(audit, asked_of, lambda n: _pairs.Pictures(release, images, audit["compared_at_px"], n), {
+        "checks": checks, "changes": changes, "near_copy": audit["settings"]["findings"]["near_copy_similarity"] or _near_copy_similarity(release, prompts),
+        "screening": {r["prompt_id"]: {"text_noise_norm": r["text_noise_norm"], "screen_evaluations": r["n_evaluations"]} for r in screening}})
     folder = Path("reports") / release
     text = json.dumps(audit, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     _tables.put_text(text + "\n", folder / "audit.json")
     _tables.put_text(rendered("audit_card.md.jinja", filled, html=False), folder / "audit_card.md")
     _tables.put_text(rendered("report.html.jinja", filled, html=True), folder / "report.html")
+    drawn = {name: _figures.png(plot) for name, plot in filled["plots"].items()} | {"by_copies": _figures.png_by_copies(filled["bins"])}
+    _figures.put(drawn, folder / "figures")
     print(f"report: {audit['verdict']}")
+
+
+def _reviews(release: str) -> list[dict[str, Any]]:
+    """What people said of this release's findings, where a file of reviews was given."""
+    path = _tables.path("reviews")
+    return [r for r in pq.read_table(path).to_pylist() if r["release"] == release] if path.is_file() else []
+
+
+def _near_copy_similarity(release: str, prompts: dict[int, dict[str, Any]]) -> float | None:
+    """The threshold that `findings` set: the 99th percentile, over calibrating controls, of the best similarity to the own image; None without any."""
+    drawn = pc.greater(pc.field("n_generations"), 0)
+    sampled = set(_tables.read("findings", release).filter(drawn)["prompt_id"].to_pylist())
+    best = {p: -1.0 for p, r in prompts.items() if p in sampled and r["is_calibrating"] and not r["caption_rank"]}
+    own = _tables.read("matches", release, columns=["prompt_id", "similarity", "is_own_cluster"]).filter(pc.field("is_own_cluster"))
+    for r in own.group_by("prompt_id").aggregate([("similarity", "max")]).to_pylist():
+        if r["prompt_id"] in best:
+            best[r["prompt_id"]] = r["similarity_max"]
+    return float(np.quantile(list(best.values()), 0.99, method="higher")) if best else None
 
 
 def _images(ids: set[int | None]) -> dict[int, dict[str, Any]]:
@@ -278,20 +289,6 @@ def _checks(release: str) -> list[dict[str, Any]]:
     shared = [p for p in sorted(_tables.DATA.glob("*/checks.parquet")) if p.parent.name not in ("inputs", "warehouse")]
     paths = [*shared, *sorted(_tables.DATA.glob(f"*/{release}/checks.parquet"))]
     return [row for path in paths for row in pq.read_table(path).to_pylist()]
-
-
-def _shown(release: str, images: dict[int, dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A function from a finding to itself with its two pictures, each a data: address and whether it was enlarged, or None."""
-    generations = {r["generation_id"]: r for r in _tables.read("generations", release).to_pylist()}
-    generated, originals = _pictures.GenerationReader(release), _training_sets.Reader()
-
-    def inline(pixels: np.ndarray) -> dict[str, Any]:
-        address = "data:image/webp;base64," + base64.b64encode(_pictures.webp(pixels, THUMBNAIL_PX)).decode()
-        return {"address": address, "is_small": max(pixels.shape[:2]) < THUMBNAIL_PX}
-
-    return lambda r: r | {
-        "generated": inline(generated.pixels(generations[r["generation_id"]])),
-        "original": inline(originals.pixels(images[r["image_id"]])) if r["image_id"] in images else None}
 
 
 if __name__ == "__main__":

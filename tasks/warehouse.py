@@ -177,7 +177,8 @@ def main() -> None:
         raise UserError("; ".join(str(why) for why in found.values()))
     listing = [row | _standing(found[row["release"]]) for row in rows]
     releases = _tables.table(listing, RELEASES)
-    compared = _comparisons.comparisons(listing, _tables.read("prompts").to_pylist(), {a.bound["release"]: a.tables for a in audits})
+    of_release = {a.bound["release"]: a.tables for a in audits}
+    compared = _comparisons.comparisons(listing, _tables.read("prompts").to_pylist(), of_release)
     _forget_pending()  # of a run that was killed
     for folder in (METRICS.parent, _tables.folder("warehouse")):
         _shards.sweep(folder)
@@ -195,6 +196,7 @@ def main() -> None:
     # DVC's out: the database's own bytes differ with every build, and would leave dvc.lock changed after each audit
     _tables.write(releases, [], "warehouse")
     _tables.write(compared, [], "warehouse", side="comparisons")
+    _comparisons.put_of_releases(compared, of_release)
     for why in found.values():
         if isinstance(why, NotCurrent):
             print(f"warehouse: without a {why.status} release: {why}")

@@ -376,7 +376,7 @@ def test_the_run_of_a_worker_leaves_its_lines_and_the_verdict_with_links(api: Ap
 
 def test_a_new_release_runs_its_own_stages_and_the_warehouse_and_no_other(another: Path, scheduled: Scheduled, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert ran(scheduled.lines) == ["inputs", *stages.release_targets("sd-v2"), "warehouse"]
+    assert ran(scheduled.lines) == ["inputs", *stages.release_targets("sd-v2"), "warehouse", *stages.last_targets("sd-v2")]
     assert bytes_of(scheduled.folder, "sd-v1.5") == bytes_of(another, "sd-v1.5")
     assert rows_in(scheduled.folder, "select release, position from releases where status = 'current' order by all") == [("sd-v1.5", 0), ("sd-v2", 1)]
 

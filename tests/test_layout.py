@@ -33,9 +33,10 @@ OUTSIDE = {  # what a pure function does not call: modules and functions, with a
     ".is_dir", ".stat", ".glob", ".rglob", ".iterdir", ".tofile",
 }
 PURE = {  # of tasks/_*.py, what a pure function may call all the same
-    "tasks._pages.at_most", "tasks._pages.percent", "tasks._schemas.column", "tasks._schemas.schema", "tasks._schemas.keys_of", "tasks._settings.UserError",
+    "tasks._figures.by_copies", "tasks._figures.plots", "tasks._pages.at_most", "tasks._pages.percent", "tasks._pairs.asked", "tasks._pairs.pairs",
+    "tasks._pairs.rows", "tasks._schemas.column", "tasks._schemas.schema", "tasks._schemas.keys_of", "tasks._settings.UserError",
     "tasks._settings.TryAgain", "tasks._tables.table", "tasks._shards.fingerprint",
-    *(f"tasks._pictures.{name}" for name in ("canonical", "resized", "enlarged", "png", "webp", "jpeg_size", "scan_size", "pixel_digest", "pdq", "measured",
+    *(f"tasks._pictures.{name}" for name in ("canonical", "resized", "enlarged", "png", "jpeg_size", "scan_size", "pixel_digest", "pdq", "measured",
                                             "altered")),
 }
 by_name = lambda paths: pytest.mark.parametrize("path", paths, ids=lambda p: p.relative_to(ROOT).as_posix())

@@ -3,8 +3,6 @@
 import html
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,72 +11,10 @@ import pytest
 from scipy.stats import hypergeom
 
 from tasks import _pages, report
+from tests.tiny_report import NOT_COMPARED, arm, audited_tables, change, clique_alone, compared, control, filled, finding, page_of, unsampled
 
 CAPTION = "<img src=x onerror=alert(1)>"
 HOSTILE = f"</script>{CAPTION}\"' [click](javascript:alert(1)) | `x` http://a.example www.b.example \u202e {{{{ 700 * 7 }}}}"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-SETTINGS = {"findings": {"verbatim_l2": 0.15, "verbatim_margin": 0.7, "n_matched_controls": 40}, "sampler": {"n_steps": 12}}
-
-
-def arm(name: str = "duplicated", *, k: int = 34, controls: int = 64, flagged: int = 0, **other: Any) -> dict[str, Any]:
-    has_list = bool(controls) and bool(k) and name != "held_out"
-    said = {"arm": name, "copies_bin": "all", "n_prompts": 64, "n_sampled": 64, "n_findings": k, "n_images": k, "n_clusters": 74,
-            "is_census": False, "extraction_rate": k / 64, "low": 0.4, "high": 0.66, "n_controls": controls,
-            "n_controls_flagged": flagged, "fdr_estimate": 0.029 if has_list else None, "fdr_upper": 0.0861 if has_list else None,
-            "n_controls_needed": 90 if has_list else None, "n_generations": 100, "n_evaluations": 2400,
-            "n_undecided": 0, "n_further_prompts": 0, "n_further_findings": 0, "n_further_flagged": 0,
-            "estimated_total": 40.0, "estimated_total_low": 34, "estimated_total_high": 50}
-    return said | other
-
-
-def finding(caption: str = "a cat", number: int = 1, **other: Any) -> dict[str, Any]:
-    said = {"finding_id": number, "prompt_id": number, "cluster_id": number, "generation_id": 5, "image_id": 6,
-            "caption": caption, "caption_key": caption, "caption_copies": 20, "caption_rank": 0, "is_compared": True,
-            "arm": "duplicated", "is_calibrating": False, "split": "member", "seed": 7,
-            "match_type": "verbatim", "l2_band": "0.10", "l2": 0.08, "margin": 0.4, "similarity": 0.7,
-            "n_copies": 20, "n_hits": 24, "n_judged": 24, "hit_rate": 1.0, "hit_rate_low": 0.8,
-            "hit_rate_high": 1.0, "n_generations": 24, "n_evaluations": 584, "clique_size": 12, "p_value": 0.02, "q_value": 0.03,
-            "thumbnail_px": 16, "code_bytes": 90, "search_bits": 80.0, "eidetic_k": 3, "eidetic_k_10": 4, "eidetic_k_15": 5,
-            "is_extracted": True, "is_flagged": False, "is_own_image": True}
-    place = {"image_key": caption, "image_sha256": "0" * 64, "image_shard": caption, "image_position": 3, "image_url": caption}
-    return said | place | other
-
-
-def control(number: int, **other: Any) -> dict[str, Any]:
-    unknown = ["l2_band", "p_value", "q_value", "thumbnail_px", "code_bytes", "eidetic_k", "search_bits", "n_copies"]
-    said = {"arm": "held_out", "split": "held_out", "match_type": "none", "is_extracted": False, "l2": 0.2, "margin": 0.98}
-    return finding(f"control {number}", number) | dict.fromkeys(unknown) | said | other
-
-
-def unsampled(number: int, **other: Any) -> dict[str, Any]:
-    unknown = ["l2", "margin", "similarity", "hit_rate", "generation_id", "image_id", "cluster_id", "split", "seed"]
-    return control(number, n_generations=0, n_evaluations=8) | dict.fromkeys(unknown) | other
-
-
-def clique_alone(**other: Any) -> dict[str, Any]:
-    unknown = ["split", "image_id", "image_key", "l2", "margin", "similarity", "l2_band", "n_copies", "caption_key", "caption_copies"]
-    return finding(arm="custom", match_type="undecided", is_extracted=False) | dict.fromkeys(unknown) | other
-
-
-NOT_COMPARED = {"n_undecided": 1, **dict.fromkeys(["extraction_rate", "low", "high", "estimated_total", "estimated_total_low", "estimated_total_high"])}
-
-
-def audited_tables(findings: list[dict[str, Any]], summary: list[dict[str, Any]]) -> dict[str, Any]:
-    facts = {"n_training_images": 100, "checks": [], "canaries": [], "compared_at_px": 32, "model_bytes": 10, "sampler": {},
-             "packages": {"torch": "2"}, "descriptor": "sscd",
-             "strata": {r["prompt_id"]: "kept" if r["n_generations"] else "dropped" for r in findings}}
-    protocol = {"protocol_digest": "p" * 16, "model_digest": "m" * 64, "stack": "cpu", "settings": json.dumps(SETTINGS)}
-    return report.report("v1", summary, findings, protocol, facts)
-
-
-def filled(findings: list[dict[str, Any]], summary: list[dict[str, Any]]) -> dict[str, Any]:
-    picture = {"address": "data:image/webp;base64,AA", "is_small": True}
-    shown = lambda r: r | {"generated": picture, "original": picture if r["image_id"] else None}
-    return report.content(audited_tables(findings, summary), findings, [], shown)
-
-
-def page_of(findings: list[dict[str, Any]], summary: list[dict[str, Any]]) -> str:
-    return _pages.rendered("report.html.jinja", filled(findings, summary), html=True)
 
 
 class Elements(HTMLParser):
@@ -99,7 +35,7 @@ def assert_asks_for_nothing(page: str) -> None:
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
             if name in ("src", "srcset", "href", "xlink:href", "action", "formaction", "poster", "data", "background", "ping"):
-                assert (value or "").startswith("#" if tag == "a" else "data:image/webp;base64,"), (tag, name, value)
+                assert (value or "").startswith("#" if tag in ("a", "use") else "data:image/webp;base64,"), (tag, name, value)
             assert name != "style" or "url" not in (value or "")
         assert tag not in ("link", "iframe", "object", "embed", "base", "audio", "video", "source")
     styles = "".join(re.findall(r"<style>(.*?)</style>", page, re.S))
@@ -177,12 +113,6 @@ def test_each_band_of_l2_stands_apart() -> None:
     assert [[r["finding_id"] for r in of] for _, of in report.bands(rows)] == [[2], [1], [4], [3]]
 
 
-def test_the_figure_keeps_points_and_thresholds_inside_the_plot() -> None:
-    drawn = report.figure([finding(), control(2, l2=0.9, margin=3.0), unsampled(3)], SETTINGS["findings"])
-    assert [(p["kind"], p["is_control"]) for p in drawn["points"]] == [("other", True), ("found", False)]
-    assert all(0 <= p[axis] <= 100 for p in drawn["points"] for axis in "xy") and 0 < drawn["max_l2"] < 100
-
-
 def test_the_page_has_at_most_five_hundred_pairs_and_says_where_the_rest_is() -> None:
     page = page_of([finding(number=i) for i in range(520)], [arm()])
     assert page.count('<article class="pair"') == 500 and "select * from findings" in page and "520 prompts" in page
@@ -225,7 +155,7 @@ def test_what_further_captions_brought_is_said_beside_the_rates_and_counts_for_n
 def test_hostile_captions_are_text_in_the_page_and_in_the_card() -> None:
     copy = finding(HOSTILE)
     page = page_of([copy], [arm()])
-    assert "<img src=x" not in page and html.escape(CAPTION) in page and page.count("</script>") == 1 and "{{ 700 * 7 }}" in page
+    assert "<img src=x" not in page and html.escape(CAPTION) in page and page.count("</script>") == 3 and "{{ 700 * 7 }}" in page
     assert [a["alt"] for tag, a in Elements(page).tags if tag == "img"][0].startswith("Generated from the prompt: </script><img")
     card = _pages.rendered("audit_card.md.jinja", filled([copy], [arm()]), html=False)
     assert "<" not in card and "&lt;img src=x onerror=alert(1)&gt;" in card
@@ -251,32 +181,8 @@ def test_the_page_the_card_and_audit_json_hold_the_same_figures(audited: Path, r
 def test_a_second_run_writes_the_same_bytes(audited: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(audited)
     folder = audited / "reports" / "v1"
-    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    before = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
     report.main("v1")
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-    assert set(before) == {"report.html", "audit_card.md", "audit.json"}
-
-
-def dom(page: Path, profile: Path) -> str:
-    """The page as Chromium has it after its script ran."""
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--virtual-time-budget=5000"]
-    command = [str(CHROMIUM), *flags, "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, text=True, capture_output=True, check=True, timeout=120)
-    return html.unescape(done.stdout).replace("\u00a0", " ")
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
-def test_the_page_opens_from_disk_in_chromium_and_its_script_counts(audited: Path, tmp_path: Path) -> None:
-    audit = json.loads((audited / "reports" / "v1" / "audit.json").read_text())
-    shown = dom(audited / "reports" / "v1" / "report.html", tmp_path)
-    n = len(audit["findings"])
-    assert audit["verdict"] in shown and f"{n} of {n} shown" in shown
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
-def test_a_hostile_caption_runs_nothing_in_chromium(tmp_path: Path) -> None:
-    caption = "</script></h4><img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-    (tmp_path / "report.html").write_text(page_of([finding(caption)], [arm()]))
-    shown = dom(tmp_path / "report.html", tmp_path / "profile")
-    assert "<title>Memorization audit of v1</title>" in shown and "1 of 1 shown" in shown
+    assert {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")} == before
+    drawn = {f"figures/{name}.png" for name in ("by_copies", "targets", "controls", "similarity", "false_share", "cost")}
+    assert set(before) == {"report.html", "audit_card.md", "audit.json"} | drawn

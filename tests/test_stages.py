@@ -55,8 +55,9 @@ def test_the_stages_of_an_audit_are_the_maps_in_its_order(monkeypatch: pytest.Mo
     monkeypatch.chdir(ROOT)
     first, last = stages.shared_targets(), stages.release_targets("x")
     assert first == ["inputs", "images", "image_embeddings", "duplicates", "prompts"]
-    assert last[0] == "screening@x" and last[-1] == "report@x" and "warehouse" not in [*first, *last]
-    assert stages.targets(["x", "y"]) == [*first, *last, *stages.release_targets("y"), "warehouse"]
+    assert last[0] == "screening@x" and last[-1] == "summary@x" and "warehouse" not in [*first, *last]
+    assert stages.last_targets("x") == ["report@x"], "it says how the release compares"
+    assert stages.targets(["x", "y"]) == [*first, *last, *stages.release_targets("y"), "warehouse", "report@x", "report@y"]
 
 
 def test_a_stage_runs_once_and_all_that_it_says_is_passed_on_without_dvcs_hints(toy: Path) -> None:
