@@ -1,5 +1,6 @@
 """What became of a release against another on the same prompts and seeds: rows of the table `comparisons`, from the tables of audits."""
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,14 @@ def changes(compared: list[dict[str, Any]], audits: dict[str, dict[str, pa.Table
     return _tables.table(made, CHANGES)
 
 
-def put_of_releases(compared: pa.Table, audits: dict[str, dict[str, pa.Table]]) -> None:
-    """What each release's report says of the other one, in a folder of its own: another release's audit does not make that report stale."""
+def put_of_releases(compared: pa.Table, audits: dict[str, dict[str, pa.Table]], listed: set[str]) -> None:
+    """What each release's report says of the other one, in a folder of its own: another release's audit does not make that report stale.
+
+    listed = the releases of params.yaml; folders of others are removed, those of a release that is not current stay as they are.
+    """
+    for folder in _tables.folder("warehouse").glob("*/"):
+        if folder.name not in listed:
+            shutil.rmtree(folder)
     for release in audits:
         own = compared.filter(pc.equal(compared["release"], release))
         _tables.put(own, _tables.path("warehouse", release, "comparisons"))

@@ -254,8 +254,11 @@ def png_by_copies(bins: list[dict[str, Any]]) -> bytes:
 
 
 def put(made: dict[str, bytes], folder: Path) -> None:
-    """Write the PNGs, each beside its place and renamed."""
+    """Write the PNGs, each beside its place and renamed; those of an earlier report that this one lacks are removed."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        if old.stem not in made:
+            old.unlink()
     for name, data in made.items():
         temporary = folder / f"{name}.{os.getpid()}.tmp"
         temporary.write_bytes(data)

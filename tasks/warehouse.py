@@ -196,7 +196,7 @@ def main() -> None:
     # DVC's out: the database's own bytes differ with every build, and would leave dvc.lock changed after each audit
     _tables.write(releases, [], "warehouse")
     _tables.write(compared, [], "warehouse", side="comparisons")
-    _comparisons.put_of_releases(compared, of_release)
+    _comparisons.put_of_releases(compared, of_release, set(found))
     for why in found.values():
         if isinstance(why, NotCurrent):
             print(f"warehouse: without a {why.status} release: {why}")

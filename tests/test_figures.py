@@ -86,6 +86,7 @@ def test_every_figure_there_is_becomes_a_png_of_the_same_bytes(findings: list[di
     for plot in list(plots.values())[:2]:
         drawn = _figures.png(plot)
         assert drawn == _figures.png(plot) and Image.open(io.BytesIO(drawn)).size == (1200, 800)
+    _figures.put({"b": b"2"}, tmp_path / "figures")
     _figures.put({"a": b"1"}, tmp_path / "figures")
     assert [p.name for p in (tmp_path / "figures").iterdir()] == ["a.png"]
 

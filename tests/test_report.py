@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import hypergeom
 
 from tasks import _pages, report
-from tests.tiny_report import NOT_COMPARED, arm, audited_tables, change, clique_alone, compared, control, filled, finding, page_of, unsampled
+from tests.tiny_report import NOT_COMPARED, arm, audited_tables, clique_alone, control, filled, finding, page_of, unsampled
 
 CAPTION = "<img src=x onerror=alert(1)>"
 HOSTILE = f"</script>{CAPTION}\"' [click](javascript:alert(1)) | `x` http://a.example www.b.example \u202e {{{{ 700 * 7 }}}}"

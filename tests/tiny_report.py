@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks import _pages, _pictures, report
+from tasks import _pages, _pairs, _pictures, report
 
 SETTINGS = {"findings": {"verbatim_l2": 0.15, "verbatim_margin": 0.7, "n_matched_controls": 40, "near_copy_similarity": 0.6}, "sampler": {"n_steps": 12}}
 NOT_COMPARED = {"n_undecided": 1, **dict.fromkeys(["extraction_rate", "low", "high", "estimated_total", "estimated_total_low", "estimated_total_high"])}
@@ -75,28 +75,22 @@ def audited_tables(findings: list[dict[str, Any]], summary: list[dict[str, Any]]
 
 
 class Pictures:
-    """Pictures of one colour each; or of noise as large as the page's budget allows."""
+    """One picture for all: of one colour, or of noise as large as the page's budget allows."""
 
     def __init__(self, max_bytes: int, noise: np.random.Generator | None = None) -> None:
-        self.max_bytes, self.noise = max_bytes, noise
+        pixels = np.full((4, 4, 3), 120, np.uint8) if noise is None else noise.integers(0, 256, (128, 128, 3), dtype=np.uint8)
+        self.one = {"address": "data:image/webp;base64," + base64.b64encode(_pictures.thumbnail(pixels, 128, max_bytes)).decode(), "is_small": True}
 
     def pair(self, r: dict[str, Any]) -> dict[str, Any]:
-        return r | {"generated": self._one(), "original": self._one() if r["image_id"] else None, "difference": self._one() if r["image_id"] else None}
+        return r | {"generated": self.one} | dict.fromkeys(["original", "difference"], self.one if r["image_id"] else None)
 
     def decoy(self, r: dict[str, Any]) -> dict[str, Any]:
-        return r | {"generated": self._one(), "original": self._one()}
-
-    def _one(self) -> dict[str, Any]:
-        shape = (128, 128, 3) if self.noise else (4, 4, 3)
-        pixels = self.noise.integers(0, 256, shape, dtype=np.uint8) if self.noise else np.full(shape, 120, np.uint8)
-        return {"address": "data:image/webp;base64," + base64.b64encode(_pictures.thumbnail(pixels, 128, self.max_bytes)).decode(), "is_small": True}
+        return r | dict.fromkeys(["generated", "original"], self.one)
 
 
 def filled(findings: list[dict[str, Any]], summary: list[dict[str, Any]], *, changes: list[dict[str, Any]] | None = None,
            noise: np.random.Generator | None = None, **other: Any) -> dict[str, Any]:
     """What the templates are filled with; other = further facts, as comparisons or reviews."""
-    from tasks import _pairs
-
     screening = {r["prompt_id"]: {"text_noise_norm": float(r["prompt_id"]), "screen_evaluations": 8} for r in findings}
     return report.content(audited_tables(findings, summary, **other), findings, lambda n: Pictures(_pairs.max_bytes(n), noise),
                           {"checks": [], "changes": changes or [], "screening": screening, "near_copy": 0.6})

@@ -41,7 +41,7 @@
 
   const listRows = () => {
     const { arms, types, rows } = held("rows"), body = find("rows-body"), status = find("rows-count"), more = find("rows-more");
-    const texts = rows.map(r => `${r[1]} ${r[9]}`.toLowerCase()), STEP = 100;
+    const texts = rows.map(r => `${r[1]} ${r[9]}`.toLowerCase()), STEP = 50;
     const fixed = (value, digits) => value === null ? "–" : (value / 1000).toFixed(digits);
     const words = text => text.replaceAll("_", " ");
     let found = [], shown = 0, column = null, sign = 1;
