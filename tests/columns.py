@@ -21,9 +21,13 @@ PLACES = {  # where a table is not data/<noun>[/<release>]/<name>.parquet
     "releases": "`data/warehouse/warehouse.parquet`",
     "settings": "`audits/<audit_id>/settings.parquet`",
     "audits": "`audits/<audit_id>/audit.parquet`",
+    "changes": "`data/warehouse/<release>/changes.parquet`",
     "checks": "`checks.parquet` in each folder of `data/`",
 }
-GRAINS = {"resolution": "The side at which pictures are compared. One row."}  # of tables that are neither a stage's own nor in the database
+GRAINS = {  # of tables that are neither a stage's own nor in the database
+    "resolution": "The side at which pictures are compared. One row.",
+    "changes": "What the report says of a release beside another one. One row per kind and prompt that either returns.",
+}
 HEAD = """# Every table and column
 
 Written by `python -m tests.columns > docs/columns.md` from the schemas in `tasks/` and the comments in `sql/`; not to be edited by hand.
@@ -51,7 +55,7 @@ def schemas() -> dict[str, tuple[str, pa.Schema]]:
         for constant, value in vars(importlib.import_module(f"tasks.{noun}")).items():
             if isinstance(value, pa.Schema):
                 found[{"SCHEMA": noun, "AUDIT": "audits"}.get(constant, constant.lower())] = (noun, value)
-    return found | {"comparisons": ("warehouse", _comparisons.SCHEMA), "checks": ("checks", _checks.SCHEMA)}
+    return found | {"comparisons": ("warehouse", _comparisons.SCHEMA), "changes": ("warehouse", _comparisons.CHANGES), "checks": ("checks", _checks.SCHEMA)}
 
 
 def comments(kind: str) -> dict[str, str]:
