@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.measures import curves, rates
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=40))
 def test_the_share_at_least_as_similar_is_counted_score_by_score(scores: list[int]) -> None:
     x, y = curves.share_at_least(np.array(scores))
@@ -20,6 +21,7 @@ def test_no_scores_have_no_curve() -> None:
     assert [len(a) for a in curves.false_shares(np.array([], bool), 5, 5)] == [0, 0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=40), st.integers(0, 20), st.integers(1, 20))
 def test_a_list_cut_at_any_place_has_the_false_share_that_the_whole_list_would_have(order: list[bool], more: int, controls: int) -> None:
     m, c = sum(order) + more, max(controls, len(order) - sum(order))

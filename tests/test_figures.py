@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -42,12 +42,14 @@ def test_many_points_are_one_path() -> None:
     assert not plot.series[0].names and plot.path(plot.series[0]).startswith("M") and len(plot.path(plot.series[0])) < 20 * len(many)
 
 
+@settings(deadline=None)
 @given(st.floats(0.001, 1e9), st.floats(0.001, 1e9))
 def test_an_axis_of_powers_keeps_order_and_bounds(a: float, b: float) -> None:
     axis = _figures.powers("x", min(a, b), max(a, b))
     assert 0 <= axis.at(min(a, b)) <= axis.at(max(a, b)) <= 100
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**7))
 def test_an_axis_of_counts_reaches_the_most_with_few_round_ticks(most: int) -> None:
     axis = _figures.counts("x", most)

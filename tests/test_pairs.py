@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks import _pairs, _pictures
@@ -46,6 +46,7 @@ def test_rows_keep_their_budget_whatever_the_captions() -> None:
     assert len(json.dumps(told["rows"], ensure_ascii=False, separators=(",", ":")).encode()) <= _pairs.ROWS_BYTES
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(4, 200), st.integers(4, 200), st.integers(60, 3000))
 def test_a_thumbnail_keeps_its_budget_and_a_small_picture_its_pixels(width: int, height: int, budget: int) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)

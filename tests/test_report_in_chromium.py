@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.tiny_report import PROTOCOL, arm, change, compared, control, finding, page_of, unsampled
+from tests.tiny_report import NOT_COMPARED, PROTOCOL, arm, change, clique_alone, compared, control, finding, page_of, unsampled
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
@@ -185,6 +185,13 @@ def test_a_review_shows_two_pictures_and_a_caption_and_nothing_of_what_the_audit
     assert not page.is_visible("#review")
 
 
+def test_a_reviewer_can_be_sent_past_the_verdict(browser: Browser, file: Path) -> None:
+    page = browser.new_page()
+    page.goto(f"{file.as_uri()}#blind")
+    assert page.is_visible("#review-start") and page.evaluate("document.activeElement.name") == "reviewer"
+    page.close()
+
+
 def test_a_review_goes_on_after_the_page_was_closed(page: Page) -> None:
     begin(page)
     for key in "12":
@@ -266,6 +273,22 @@ def test_without_scripts_verdict_figures_and_pairs_can_be_read(browser: Browser,
     page.goto(file.as_uri())
     assert page.is_visible("h1") and page.locator(".chart svg[role=img]").count() >= 6 and page.is_visible("#p1") and page.is_visible("noscript p")
     context.close()
+
+
+@pytest.mark.parametrize(("findings", "summary"), [
+    ([control(1), unsampled(2)], [arm("held_out")]),
+    ([unsampled(3, arm="duplicated")], [arm(k=0)]),
+    ([finding()], [arm(controls=0)]),
+    ([clique_alone(is_compared=False, hit_rate=None)], [arm("custom", k=0, controls=0) | NOT_COMPARED]),
+], ids=["controls_alone", "nothing_found", "no_controls", "no_training_set"])
+def test_a_page_of_every_case_opens_without_a_complaint(
+        browser: Browser, tmp_path: Path, findings: list[dict[str, Any]], summary: list[dict[str, Any]]) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page_of(findings, summary))
+    it = Open(browser, path)
+    assert it.page.inner_text("#rows-count") == f"{len(findings)} of {len(findings)} prompts" and not it.complaints
+    assert (it.page.locator("#review-open").count() == 1) is findings[0]["is_extracted"]
+    it.context.close()
 
 
 def test_ten_thousand_findings_are_a_page_under_eight_megabytes_that_works(browser: Browser, tmp_path: Path) -> None:
