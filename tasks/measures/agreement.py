@@ -21,9 +21,8 @@ def kappa(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
     if by_chance == 1:
         return (float("nan"),) * 3
     n_agreed = int((a == b).sum())
-    of = lambda share: (share - by_chance) / (1 - by_chance)  # noqa: E731
-    low, high = clopper_pearson(n_agreed, n)
-    return of(n_agreed / n), max(of(low), -1.0), of(high)
+    value, low, high = ((share - by_chance) / (1 - by_chance) for share in (n_agreed / n, *clopper_pearson(n_agreed, n)))
+    return value, max(low, -1.0), high
 
 
 def precision_at(labels: np.ndarray) -> np.ndarray:
