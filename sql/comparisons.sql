@@ -21,6 +21,8 @@ select
 from source.comparisons
 order by release, kind, arm;
 
+alter table comparisons add primary key (release, kind, arm);
+
 comment on table comparisons is
 'Each release against the one above it and against its base, on the same prompts and seeds. One row per release, kind and arm.';
 

@@ -41,8 +41,8 @@ HISTORY = ("findings", "sampling", "summary", "checks", "settings")
 RELEASES = schema(["position"], [
     column("release", pa.string(), "Release under audit"),
     column("position", pa.int32(), "Its place in params.yaml, from 0"),
-    column("compare_to", pa.string(), "Release it is compared to: the entry above unless params.yaml names one", nullable=True),
-    column("base", pa.string(), "For a fine-tune, the release it was made from, where params.yaml names it", nullable=True),
+    column("compare_to", pa.string(), "Release it is compared to: the entry above unless params.yaml names one; NULL for none", nullable=True),
+    column("base", pa.string(), "For a fine-tune, the release it was made from; NULL where params.yaml names none", nullable=True),
     column("status", pa.string(), "current, stale (files or prompts changed since, or stopped halfway), refused or not_audited; tables hold current ones only"),
     column("reason", pa.string(), "Why it is not current, with the way out; NULL where it is", nullable=True),
     column("audit_id", pa.string(), "Its current audit; NULL where there is none", nullable=True),
