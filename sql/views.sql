@@ -61,12 +61,16 @@ comment on column release_comparison.is_extracted is 'Whether this release retur
 comment on column release_comparison.was_extracted is 'Whether the earlier one did';
 comment on column release_comparison.match_type is 'Match type in this release';
 comment on column release_comparison.earlier_match_type is 'Match type in the earlier one';
-comment on column release_comparison.n_copies is 'Copies of the matched picture this release was trained on';
-comment on column release_comparison.earlier_n_copies is 'The same for the earlier one';
-comment on column release_comparison.margin is 'Margin of the medoid in this release';
-comment on column release_comparison.earlier_margin is 'Margin of the medoid in the earlier one';
-comment on column release_comparison.hit_rate is 'Share of verbatim generations in this release';
-comment on column release_comparison.earlier_hit_rate is 'Share of verbatim generations in the earlier one';
+comment on column release_comparison.n_copies is
+'Copies of the matched picture this release was trained on; NULL where its medoid was not compared';
+comment on column release_comparison.earlier_n_copies is
+'The same for the earlier one; NULL where its medoid was not compared';
+comment on column release_comparison.margin is 'Margin of the medoid in this release; NULL where it was not compared';
+comment on column release_comparison.earlier_margin is
+'Margin of the medoid in the earlier one; NULL where it was not compared';
+comment on column release_comparison.hit_rate is 'Share of verbatim generations in this release; NULL where not measured';
+comment on column release_comparison.earlier_hit_rate is
+'Share of verbatim generations in the earlier one; NULL where not measured';
 
 create view extraction_by_copies as
 with found as (
@@ -106,13 +110,14 @@ comment on column extraction_by_copies.release is 'Release under audit';
 comment on column extraction_by_copies.arm is 'Arm of the prompts';
 comment on column extraction_by_copies.copies_bin is 'Bin of copies in the training set; unseen for controls';
 comment on column extraction_by_copies.least_copies is 'Lower end of the bin, to sort by; 0 for unseen';
-comment on column extraction_by_copies.n_clusters is 'Clusters with a caption in the bin: the frame';
+comment on column extraction_by_copies.n_clusters is
+'Clusters with a caption in the bin: the frame; NULL where it was not drawn at random';
 comment on column extraction_by_copies.n_prompts is 'Prompts';
 comment on column extraction_by_copies.n_findings is 'Prompts whose medoid is a copy of a training image';
 comment on column extraction_by_copies.extraction_rate is
 'n_findings / n_prompts: by this attack, a lower bound; NULL where no picture could be compared';
-comment on column extraction_by_copies.low is 'Lower end of its 95 % Clopper-Pearson interval';
-comment on column extraction_by_copies.high is 'Upper end of its 95 % Clopper-Pearson interval';
+comment on column extraction_by_copies.low is 'Lower end of its 95 % Clopper-Pearson interval; NULL where the rate is';
+comment on column extraction_by_copies.high is 'Upper end of its 95 % Clopper-Pearson interval; NULL where the rate is';
 comment on column extraction_by_copies.is_census is
 'Every cluster of the bin was prompted: the interval speaks of other seeds only';
 comment on column extraction_by_copies.mean_hit_rate is 'Mean hit_rate of the findings; NULL without one';
@@ -234,7 +239,8 @@ comment on column cost_per_finding.n_generations is 'Pictures drawn';
 comment on column cost_per_finding.n_evaluations is 'Denoiser evaluations spent, screen included';
 comment on column cost_per_finding.evaluations_per_finding is 'n_evaluations / n_findings; NULL without a finding';
 comment on column cost_per_finding.generations_per_finding is 'n_generations / n_findings; NULL without a finding';
-comment on column cost_per_finding.savings_factor is 'Evaluations of the published attack (50,000 per prompt) over those spent';
+comment on column cost_per_finding.savings_factor is
+'Evaluations of the published attack (50,000 per prompt) over those spent; NULL where none was';
 
 create view duplicate_histogram as
 select
