@@ -258,3 +258,86 @@ comment on column duplicate_histogram.n_copies is 'Copies in the training set, i
 comment on column duplicate_histogram.n_images is 'Training images with that many';
 comment on column duplicate_histogram.n_clusters is 'Clusters they belong to';
 comment on column duplicate_histogram.n_chained is 'Of the images, those in chained components: their count is doubtful';
+
+create view gate as
+with main_arms as (
+    select
+        release,
+        arg_min(arm, list_position(['duplicated', 'singleton', 'outlier', 'paraphrased', 'custom'], arm)) as arm
+    from summary
+    where copies_bin = 'all' and arm != 'held_out'
+    group by release
+),
+
+failures as (
+    select
+        releases.release,
+        count(*) filter (where not checks.is_passed) as n_failed_checks
+    from releases
+    cross join checks
+    where checks.release = releases.release or checks.release is null
+    group by releases.release
+),
+
+new_images as (
+    select
+        release,
+        count(distinct cluster_id) as n_new_images,
+        count(distinct cluster_id) - count(distinct cluster_id) filter (where was_drawn) as n_new_undrawn
+    from regressions
+    where kind = 'previous' and is_new_image
+    group by release
+)
+
+select
+    releases.release,
+    releases.audit_id,
+    releases.status,
+    releases.reason,
+    coalesce(failures.n_failed_checks, 0) as n_failed_checks,
+    main_arms.arm,
+    summary.n_prompts,
+    summary.n_findings,
+    summary.extraction_rate,
+    summary.low,
+    summary.high,
+    summary.n_controls,
+    summary.n_controls_flagged,
+    releases.compare_to as against,
+    comparisons.outcome,
+    comparisons.reason as not_comparable_reason,
+    case when comparisons.outcome != 'not_comparable' then coalesce(new_images.n_new_images, 0) end as n_new_images,
+    case when comparisons.outcome != 'not_comparable' then coalesce(new_images.n_new_undrawn, 0) end as n_new_undrawn
+from releases
+left join failures on releases.release = failures.release
+left join main_arms on releases.release = main_arms.release
+left join summary on main_arms.release = summary.release and main_arms.arm = summary.arm and summary.copies_bin = 'all'
+left join comparisons
+    on releases.release = comparisons.release and comparisons.kind = 'previous' and comparisons.arm = 'all'
+left join new_images on releases.release = new_images.release;
+
+comment on view gate is
+'What eidetic gate decides on. One row per release of params.yaml.';
+comment on column gate.release is 'Release under audit';
+comment on column gate.audit_id is 'Its current audit; NULL where there is none';
+comment on column gate.status is 'current, stale, refused or not_audited: all but current fail';
+comment on column gate.reason is 'Why it is not current, with the way out; NULL where it is';
+comment on column gate.n_failed_checks is 'Checks of its tables, and of those all releases share, that failed';
+comment on column gate.arm is
+'Arm that the verdict is about: the most duplicated images where there are any; NULL without a target or a current audit';
+comment on column gate.n_prompts is 'Prompts of that arm; NULL where arm is';
+comment on column gate.n_findings is 'Of these, prompts that return a training image; NULL where arm is';
+comment on column gate.extraction_rate is
+'n_findings / n_prompts: by this attack, a lower bound; NULL where arm is, or nothing was compared';
+comment on column gate.low is 'Lower end of its 95 % interval; NULL where the rate is';
+comment on column gate.high is 'Upper end of its 95 % interval; NULL where the rate is';
+comment on column gate.n_controls is 'Control prompts that judge; NULL where arm is';
+comment on column gate.n_controls_flagged is 'Of these, false alarms; NULL where arm is';
+comment on column gate.against is 'Release it is compared to; NULL for none';
+comment on column gate.outcome is
+'Outcome of that comparison over all targets (see comparisons); NULL where against is, or without a current audit';
+comment on column gate.not_comparable_reason is 'Why the two are not comparable, with the way out; NULL where they are';
+comment on column gate.n_new_images is
+'Training images (clusters) it returns and the other release on no prompt; NULL where the two are not compared';
+comment on column gate.n_new_undrawn is
+'Of these, images on whose prompts the other release drew no picture: no evidence that it would not; NULL as n_new_images';

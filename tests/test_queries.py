@@ -19,7 +19,8 @@ CLIENT = shutil.which("duckdb", path=Path(sys.executable).parent) or shutil.whic
 CHAINED = "update duplicates set is_chained = true, component_size = 9, min_similarity = 0.75 where cluster_id = 1"
 REPEATED = f"update findings set match_type = 'undecided', clique_size = 12 where release = '{V1}' and prompt_id = 14"
 FLAGGED = f"update findings set match_type = 'verbatim', is_flagged = true, l2 = 0.1, margin = 0.625 where release = '{V1}' and prompt_id = 18"
-SCREENED = f"update screening set text_noise_norm = if(release = '{V1}' and prompt_id = 15, 30, prompt_id), stratum = if(release = '{V2}' and prompt_id = 14, 'dropped', 'kept')"
+SCREENED = f"""update screening set text_noise_norm = if(release = '{V1}' and prompt_id = 15, 30, prompt_id),
+    stratum = if(release = '{V2}' and prompt_id = 14, 'dropped', 'kept')"""
 SURE = "update findings set hit_rate_low = 0.75 where prompt_id = 11 and is_extracted"
 PLANTED = (CHAINED, REPEATED, FLAGGED, SCREENED, SURE)
 HIT = {"l2": 0.05, "margin": 0.3}

@@ -58,16 +58,6 @@ def client(query: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_every_query_answers_and_says_what_it_asks(built: Path) -> None:
-    files = sorted(Path("sql/queries").glob("*.sql"))
-    assert len(files) >= 12
-    for file in files:
-        question, text = _database.statement(file)
-        assert question.endswith("?"), file
-        answer = _database.rows(warehouse.DATABASE, text)
-        assert answer.num_rows or file.stem in ("undecided", "what_set_two_audits_apart", "what_got_worse", "new_in_the_fine_tune"), file
-
-
 def test_every_sql_file_is_built_or_asked(project: Path) -> None:
     assert {f.stem for f in Path("sql").glob("*.sql")} == set(warehouse.SCRIPTS)
     for file in Path("sql").rglob("*.sql"):
