@@ -18,6 +18,7 @@ from tasks._settings import UserError
 
 STORAGE_VERSION = "v1.5.0"  # the newest that DuckDB 1.5 clients read
 OFFLINE: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+CONFINED: dict[str, Any] = {"enable_external_access": "false", "lock_configuration": "true"}  # no other file, and no query that says otherwise
 N_EXAMPLES = 3
 MAX_WIDTH, MAX_ROWS = 10_000, 10_000  # of a printed answer that is not shown on a terminal
 Source: TypeAlias = pa.Table | Sequence[Path]  # a table, or the Parquet files of which it is the union
@@ -57,7 +58,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     if not path.is_file():
         raise UserError(f"{path} does not exist; make it with `dvc repro warehouse`")
     try:
-        return duckdb.connect(str(path), read_only=True, config=OFFLINE | {"enable_external_access": "false"})
+        return duckdb.connect(str(path), read_only=True, config=OFFLINE | CONFINED)
     except duckdb.Error as error:
         raise UserError(f"{path} cannot be opened: {_first_line(error)}; build it again with `dvc repro -f -s warehouse`") from None
 

@@ -82,7 +82,7 @@ FURTHER = {
     "n_controls": count("Further captions of controls"), "n_flagged": count("Of these, false alarms"),
 }
 PROPERTIES = {
-    "schema_version": value(COUNT, "Version of this schema: raised when a field goes or changes its meaning, not for a new one", const=report.SCHEMA_VERSION),
+    "schema_version": value(COUNT, "Version of this schema: another one where a field goes or changes its meaning", const=report.SCHEMA_VERSION),
     "release": value(TEXT, "Release under audit"),
     "verdict": value(TEXT, "The audit in one sentence"),
     "is_compared": value(FLAG, "Whether there were training pictures to compare with: without, nothing is confirmed nor ruled out"),

@@ -55,12 +55,22 @@ def test_an_answer_is_a_table_for_people_csv_or_json(built: Path) -> None:
     assert json.loads(_database.shown(PATH, "from t order by a", "json")) == [{"a": 1, "b": "x, y"}, {"a": 2, "b": 'say "z"'}]
 
 
-@pytest.mark.parametrize("query", ["drop table t", "copy t to 'out.csv'", "from read_csv('t.sql')", "attach 'x.duckdb'", "set enable_external_access = true"])
+OUTSIDE = [
+    "drop table t", "insert into t values (3, 'z')", "create temp macro f(x) as x; drop table t", "copy t to 'out.csv'", "copy t from 't.sql'",
+    "export database 'out'", "import database 'out'", "from read_csv('t.sql')", "from read_text('t.sql')", "from read_blob('t.sql')", "from 't.sql'",
+    "from glob('*')", "from read_parquet('https://a.example/x.parquet')", "attach 'x.duckdb'", "attach ':memory:' as x; copy t to 'out.csv'",
+    "install httpfs", "load httpfs", "set enable_external_access = true", "set threads = 1", "pragma enable_external_access=true", "reset threads",
+    "set secret_directory = '.'", "vacuum into 'out'",
+]
+
+
+@pytest.mark.parametrize("query", OUTSIDE)
 def test_a_query_neither_writes_nor_sees_other_files(built: Path, query: str) -> None:
     for form in ("table", "csv", "json"):
         with pytest.raises(UserError, match="cannot be answered"):
             _database.shown(PATH, query, form)
-    assert not Path("out.csv").exists() and not Path("x.duckdb").exists()
+    assert sorted(file.name for file in built.iterdir()) == ["check.sql", "t.duckdb", "t.sql"]
+    assert _database.rows(PATH, "select count(*) as n from t").to_pylist() == [{"n": 2}]
 
 
 def test_a_broken_rule_is_named_with_rows_and_leaves_the_old_file(built: Path) -> None:
