@@ -24,6 +24,14 @@ STOPPED = 130
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Releases of params.yaml; all of them when none is named")]
 
 
+class End(StrEnum):
+    """Which figure of the extraction rate a bound is held against."""
+
+    measured = "measured"
+    low = "low"
+    high = "high"
+
+
 class Form(StrEnum):
     """How an answer is printed."""
 
@@ -160,6 +168,24 @@ def sql(
             typer.echo(f"{name:<26} {_database.statement(file)[0]}")
         return
     typer.echo(_database.shown(stages.DATABASE, _database.statement(known[query])[1] if query else str(text), form.value))
+
+
+@app.command()
+def gate(
+    names: Names = None,
+    max_rate: Annotated[float | None, typer.Option(min=0, max=1, help="Largest extraction rate of the arm that the verdict is about")] = None,
+    by: Annotated[End, typer.Option(help="What --max-rate bounds: the measured rate, or an end of its 95 % interval")] = End.measured,
+    max_new: Annotated[int | None, typer.Option(min=0, help="Most images that the release compared with did not return")] = None,
+) -> None:
+    """For CI: exit code 1 where a release breaks a bound, is not audited as it is now, or cannot be compared."""
+    chosen = releases.chosen(names)
+    from tasks import _gate
+
+    made = _gate.decisions(stages.DATABASE, chosen, _gate.Bounds(max_rate, by.value, max_new))
+    for decision in made:
+        typer.echo(str(decision))
+    if not all(decision.is_passed for decision in made):
+        raise typer.Exit(1)
 
 
 @app.command()

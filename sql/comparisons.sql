@@ -21,6 +21,8 @@ select
 from source.comparisons
 order by release, kind, arm;
 
+alter table comparisons add primary key (release, kind, arm);
+
 comment on table comparisons is
 'Each release against the one above it and against its base, on the same prompts and seeds. One row per release, kind and arm.';
 
@@ -75,17 +77,20 @@ comment on column regressions.prompt_id is 'The prompt';
 comment on column regressions.caption is 'Text given to both models';
 comment on column regressions.arm is 'Arm of the prompt';
 comment on column regressions.image_id is 'Training image that comes back';
-comment on column regressions.key is 'Its name in the training set';
+comment on column regressions.key is 'Its name in the training set; NULL where images no longer has it';
 comment on column regressions.cluster_id is 'Its cluster';
 comment on column regressions.match_type is 'Match type in this release';
 comment on column regressions.l2 is 'l2 of the medoid to that image';
-comment on column regressions.earlier_l2 is 'l2 of the other release''s medoid to the picture nearest to it, whichever that was';
-comment on column regressions.margin is 'Margin of the medoid in this release';
-comment on column regressions.earlier_margin is 'Margin of the other release''s medoid';
+comment on column regressions.earlier_l2 is
+'l2 of the other release''s medoid to the picture nearest to it, whichever that was; NULL where it was not compared';
+comment on column regressions.margin is
+'Margin of the medoid in this release; NULL where there is no other picture';
+comment on column regressions.earlier_margin is 'Margin of the other release''s medoid; NULL where it was not compared';
 comment on column regressions.n_copies is 'Copies of the image this release was trained on';
 comment on column regressions.earlier_n_copies is
 'Copies the other one was trained on; NULL where its medoid was nearest to a picture of another cluster, or to none';
-comment on column regressions.n_copies_in_set is 'Copies in the whole training set, whatever either release kept of it';
+comment on column regressions.n_copies_in_set is
+'Copies in the whole training set, whatever either release kept of it; NULL where duplicates no longer has it';
 comment on column regressions.was_drawn is
 'Whether the other release drew pictures of the prompt: without, it is no evidence of a change, and comparisons leave it out';
 comment on column regressions.is_new_image is 'Whether the other release hands the image back on no prompt at all';

@@ -50,6 +50,8 @@ select
 from source.canaries
 order by transform;
 
+alter table canaries add primary key (transform);
+
 comment on table canaries is
 'How well known copies were found by the same search. One row per transform.';
 
@@ -63,6 +65,8 @@ select
     natural_rate
 from source.thresholds
 order by name;
+
+alter table thresholds add primary key (name);
 
 comment on table thresholds is
 'Where copies end, set on canaries against natural neighbours of this very training set. One row per threshold.';

@@ -46,5 +46,7 @@ select
 from source.findings
 order by release, prompt_id;
 
+alter table findings add primary key (release, prompt_id);
+
 comment on table findings is
 'The verdict on each prompt, extracted or not: the current audit of each release. One row per release and prompt.';

@@ -33,5 +33,7 @@ select
 from source.sampling
 order by release, prompt_id;
 
+alter table sampling add primary key (release, prompt_id);
+
 comment on table sampling is
 'How each prompt was sampled and why it stopped. One row per release and prompt.';

@@ -11,6 +11,8 @@ select
 from source.audits
 order by audited_at, audit_id;
 
+alter table audits add primary key (audit_id);
+
 comment on table audits is
 'Every audit that was ever made; releases.audit_id names the current ones. One row per audit.';
 
@@ -62,6 +64,8 @@ select
 from source.all_findings
 order by audit_id, prompt_id;
 
+alter table all_findings add primary key (audit_id, prompt_id);
+
 comment on table all_findings is
 'The verdict on each prompt in every audit ever made. One row per audit and prompt.';
 
@@ -106,6 +110,8 @@ select
 from source.all_summary
 order by audit_id, arm, copies_bin;
 
+alter table all_summary add primary key (audit_id, arm, copies_bin);
+
 comment on table all_summary is
 'What every audit said of each arm. One row per audit, arm and bin of copies.';
 
@@ -123,6 +129,8 @@ select
     medoid_generation_id
 from source.all_sampling
 order by audit_id, prompt_id;
+
+alter table all_sampling add primary key (audit_id, prompt_id);
 
 comment on table all_sampling is
 'How each prompt was sampled in every audit. One row per audit and prompt.';
@@ -144,6 +152,8 @@ select
 from source.all_checks
 order by audit_id, table_name, check_number;
 
+alter table all_checks add primary key (audit_id, table_name, check_number);
+
 comment on table all_checks is
 'What was checked in every audit. One row per audit, table and check.';
 
@@ -155,6 +165,8 @@ select
     value
 from source.all_settings
 order by audit_id, name;
+
+alter table all_settings add primary key (audit_id, name);
 
 comment on table all_settings is
 'The settings of every audit. One row per audit and setting.';

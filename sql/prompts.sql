@@ -15,5 +15,7 @@ select
 from source.prompts
 order by prompt_id;
 
+alter table prompts add primary key (prompt_id);
+
 comment on table prompts is
 'Which captions are probed, by arm; the same for all releases. One row per prompt.';

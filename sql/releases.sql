@@ -11,6 +11,8 @@ select
 from source.releases
 order by position;
 
+alter table releases add primary key (release);
+
 comment on table releases is
 'The releases under audit, as params.yaml lists them. One row per release.';
 
@@ -21,6 +23,8 @@ select
     value
 from source.settings
 order by release, name;
+
+alter table settings add primary key (release, name);
 
 comment on table settings is
 'The settings of each current audit. One row per release and setting.';

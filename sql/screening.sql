@@ -11,6 +11,8 @@ select
 from source.screening
 order by release, prompt_id;
 
+alter table screening add primary key (release, prompt_id);
+
 comment on table screening is
 'Which prompts deserve the full budget, by a one-step screen. One row per release and prompt.';
 
@@ -23,6 +25,8 @@ select
     settings
 from source.protocol
 order by release;
+
+alter table protocol add primary key (release);
 
 comment on table protocol is
 'What each audit was bound to before a picture was generated. One row per release.';

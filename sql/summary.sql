@@ -39,5 +39,7 @@ select
 from source.summary
 order by release, arm, copies_bin;
 
+alter table summary add primary key (release, arm, copies_bin);
+
 comment on table summary is
 'What the audit says of each arm, with intervals; bin all is the whole arm. One row per release, arm and bin of copies.';

@@ -61,12 +61,16 @@ comment on column release_comparison.is_extracted is 'Whether this release retur
 comment on column release_comparison.was_extracted is 'Whether the earlier one did';
 comment on column release_comparison.match_type is 'Match type in this release';
 comment on column release_comparison.earlier_match_type is 'Match type in the earlier one';
-comment on column release_comparison.n_copies is 'Copies of the matched picture this release was trained on';
-comment on column release_comparison.earlier_n_copies is 'The same for the earlier one';
-comment on column release_comparison.margin is 'Margin of the medoid in this release';
-comment on column release_comparison.earlier_margin is 'Margin of the medoid in the earlier one';
-comment on column release_comparison.hit_rate is 'Share of verbatim generations in this release';
-comment on column release_comparison.earlier_hit_rate is 'Share of verbatim generations in the earlier one';
+comment on column release_comparison.n_copies is
+'Copies of the matched picture this release was trained on; NULL where its medoid was not compared';
+comment on column release_comparison.earlier_n_copies is
+'The same for the earlier one; NULL where its medoid was not compared';
+comment on column release_comparison.margin is 'Margin of the medoid in this release; NULL where it was not compared';
+comment on column release_comparison.earlier_margin is
+'Margin of the medoid in the earlier one; NULL where it was not compared';
+comment on column release_comparison.hit_rate is 'Share of verbatim generations in this release; NULL where not measured';
+comment on column release_comparison.earlier_hit_rate is
+'Share of verbatim generations in the earlier one; NULL where not measured';
 
 create view extraction_by_copies as
 with found as (
@@ -106,13 +110,14 @@ comment on column extraction_by_copies.release is 'Release under audit';
 comment on column extraction_by_copies.arm is 'Arm of the prompts';
 comment on column extraction_by_copies.copies_bin is 'Bin of copies in the training set; unseen for controls';
 comment on column extraction_by_copies.least_copies is 'Lower end of the bin, to sort by; 0 for unseen';
-comment on column extraction_by_copies.n_clusters is 'Clusters with a caption in the bin: the frame';
+comment on column extraction_by_copies.n_clusters is
+'Clusters with a caption in the bin: the frame; NULL where it was not drawn at random';
 comment on column extraction_by_copies.n_prompts is 'Prompts';
 comment on column extraction_by_copies.n_findings is 'Prompts whose medoid is a copy of a training image';
 comment on column extraction_by_copies.extraction_rate is
 'n_findings / n_prompts: by this attack, a lower bound; NULL where no picture could be compared';
-comment on column extraction_by_copies.low is 'Lower end of its 95 % Clopper-Pearson interval';
-comment on column extraction_by_copies.high is 'Upper end of its 95 % Clopper-Pearson interval';
+comment on column extraction_by_copies.low is 'Lower end of its 95 % Clopper-Pearson interval; NULL where the rate is';
+comment on column extraction_by_copies.high is 'Upper end of its 95 % Clopper-Pearson interval; NULL where the rate is';
 comment on column extraction_by_copies.is_census is
 'Every cluster of the bin was prompted: the interval speaks of other seeds only';
 comment on column extraction_by_copies.mean_hit_rate is 'Mean hit_rate of the findings; NULL without one';
@@ -234,7 +239,8 @@ comment on column cost_per_finding.n_generations is 'Pictures drawn';
 comment on column cost_per_finding.n_evaluations is 'Denoiser evaluations spent, screen included';
 comment on column cost_per_finding.evaluations_per_finding is 'n_evaluations / n_findings; NULL without a finding';
 comment on column cost_per_finding.generations_per_finding is 'n_generations / n_findings; NULL without a finding';
-comment on column cost_per_finding.savings_factor is 'Evaluations of the published attack (50,000 per prompt) over those spent';
+comment on column cost_per_finding.savings_factor is
+'Evaluations of the published attack (50,000 per prompt) over those spent; NULL where none was';
 
 create view duplicate_histogram as
 select
@@ -252,3 +258,86 @@ comment on column duplicate_histogram.n_copies is 'Copies in the training set, i
 comment on column duplicate_histogram.n_images is 'Training images with that many';
 comment on column duplicate_histogram.n_clusters is 'Clusters they belong to';
 comment on column duplicate_histogram.n_chained is 'Of the images, those in chained components: their count is doubtful';
+
+create view gate as
+with main_arms as (
+    select
+        release,
+        arg_min(arm, list_position(['duplicated', 'singleton', 'outlier', 'paraphrased', 'custom'], arm)) as arm
+    from summary
+    where copies_bin = 'all' and arm != 'held_out'
+    group by release
+),
+
+failures as (
+    select
+        releases.release,
+        count(*) filter (where not checks.is_passed) as n_failed_checks
+    from releases
+    cross join checks
+    where checks.release = releases.release or checks.release is null
+    group by releases.release
+),
+
+new_images as (
+    select
+        release,
+        count(distinct cluster_id) as n_new_images,
+        count(distinct cluster_id) - count(distinct cluster_id) filter (where was_drawn) as n_new_undrawn
+    from regressions
+    where kind = 'previous' and is_new_image
+    group by release
+)
+
+select
+    releases.release,
+    releases.audit_id,
+    releases.status,
+    releases.reason,
+    coalesce(failures.n_failed_checks, 0) as n_failed_checks,
+    main_arms.arm,
+    summary.n_prompts,
+    summary.n_findings,
+    summary.extraction_rate,
+    summary.low,
+    summary.high,
+    summary.n_controls,
+    summary.n_controls_flagged,
+    releases.compare_to as against,
+    comparisons.outcome,
+    comparisons.reason as not_comparable_reason,
+    case when comparisons.outcome != 'not_comparable' then coalesce(new_images.n_new_images, 0) end as n_new_images,
+    case when comparisons.outcome != 'not_comparable' then coalesce(new_images.n_new_undrawn, 0) end as n_new_undrawn
+from releases
+left join failures on releases.release = failures.release
+left join main_arms on releases.release = main_arms.release
+left join summary on main_arms.release = summary.release and main_arms.arm = summary.arm and summary.copies_bin = 'all'
+left join comparisons
+    on releases.release = comparisons.release and comparisons.kind = 'previous' and comparisons.arm = 'all'
+left join new_images on releases.release = new_images.release;
+
+comment on view gate is
+'What eidetic gate decides on. One row per release of params.yaml.';
+comment on column gate.release is 'Release under audit';
+comment on column gate.audit_id is 'Its current audit; NULL where there is none';
+comment on column gate.status is 'current, stale, refused or not_audited: all but current fail';
+comment on column gate.reason is 'Why it is not current, with the way out; NULL where it is';
+comment on column gate.n_failed_checks is 'Checks of its tables, and of those all releases share, that failed';
+comment on column gate.arm is
+'Arm that the verdict is about: the most duplicated images where there are any; NULL without a target or a current audit';
+comment on column gate.n_prompts is 'Prompts of that arm; NULL where arm is';
+comment on column gate.n_findings is 'Of these, prompts that return a training image; NULL where arm is';
+comment on column gate.extraction_rate is
+'n_findings / n_prompts: by this attack, a lower bound; NULL where arm is, or nothing was compared';
+comment on column gate.low is 'Lower end of its 95 % interval; NULL where the rate is';
+comment on column gate.high is 'Upper end of its 95 % interval; NULL where the rate is';
+comment on column gate.n_controls is 'Control prompts that judge; NULL where arm is';
+comment on column gate.n_controls_flagged is 'Of these, false alarms; NULL where arm is';
+comment on column gate.against is 'Release it is compared to; NULL for none';
+comment on column gate.outcome is
+'Outcome of that comparison over all targets (see comparisons); NULL where against is, or without a current audit';
+comment on column gate.not_comparable_reason is 'Why the two are not comparable, with the way out; NULL where they are';
+comment on column gate.n_new_images is
+'Training images (clusters) it returns and the other release on no prompt; NULL where the two are not compared';
+comment on column gate.n_new_undrawn is
+'Of these, images on whose prompts the other release drew no picture: no evidence that it would not; NULL as n_new_images';

@@ -18,6 +18,7 @@ from tasks._settings import UserError
 
 STORAGE_VERSION = "v1.5.0"  # the newest that DuckDB 1.5 clients read
 OFFLINE: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+CONFINED: dict[str, Any] = {"enable_external_access": "false", "lock_configuration": "true"}  # no other file, and no query that says otherwise
 N_EXAMPLES = 3
 MAX_WIDTH, MAX_ROWS = 10_000, 10_000  # of a printed answer that is not shown on a terminal
 Source: TypeAlias = pa.Table | Sequence[Path]  # a table, or the Parquet files of which it is the union
@@ -26,8 +27,8 @@ Source: TypeAlias = pa.Table | Sequence[Path]  # a table, or the Parquet files o
 def build(path: Path, sources: dict[str, Source], scripts: Iterable[Path], checks: Iterable[Path]) -> None:
     """Make the database at path anew: the scripts, in order, see each source as `source.<name>` and make tables and views.
 
-    Columns of tables get the comments that the source of the same name carries. Raises UserError where a script or a check
-    fails; then the database that was there before stays as it was.
+    Columns of tables get the comments that the source of the same name carries, and NOT NULL where it has none. Raises UserError
+    where a script or a check fails; then the database that was there before stays as it was.
     """
     beside = path.with_name(path.name + ".tmp")
     _remove(beside)
@@ -37,10 +38,12 @@ def build(path: Path, sources: dict[str, Source], scripts: Iterable[Path], check
             connection.execute("attach ':memory:' as source")
             for name, source in sources.items():
                 _load(connection, name, source)
-            connection.execute("use warehouse; begin transaction")
+            connection.execute("use warehouse")
             for script in scripts:
                 _run(connection, script)
-            _comment(connection, {name: column_comments(source) for name, source in sources.items()})
+            connection.execute("begin transaction")
+            for name, source in sources.items():
+                _describe(connection, name, _schemas_of(source))
             connection.execute("commit")
             for check in checks:
                 require_no_row(connection, check)
@@ -55,7 +58,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     if not path.is_file():
         raise UserError(f"{path} does not exist; make it with `dvc repro warehouse`")
     try:
-        return duckdb.connect(str(path), read_only=True, config=OFFLINE | {"enable_external_access": "false"})
+        return duckdb.connect(str(path), read_only=True, config=OFFLINE | CONFINED)
     except duckdb.Error as error:
         raise UserError(f"{path} cannot be opened: {_first_line(error)}; build it again with `dvc repro -f -s warehouse`") from None
 
@@ -91,11 +94,16 @@ def shown(path: Path, query: str, form: str) -> str:
     return str(sink.getvalue().to_pybytes().decode()).rstrip("\n")
 
 
-def column_comments(source: Source) -> dict[str, str]:
-    """Comment by column, from the metadata of the fields; of several files, what the last one says."""
-    schemas = [source.schema] if isinstance(source, pa.Table) else [pq.read_schema(file) for file in source]
+def column_comments(schemas: Sequence[pa.Schema]) -> dict[str, str]:
+    """Comment by column, from the metadata of the fields; of several schemas, what the last one says."""
     commented = [field for fields in schemas for field in fields if b"comment" in (field.metadata or {})]
     return {field.name: field.metadata[b"comment"].decode() for field in commented}
+
+
+def filled_columns(schemas: Sequence[pa.Schema]) -> list[str]:
+    """Columns that no schema lets be null, or lacks: an audit from before a column existed has none in it."""
+    filled = [{field.name for field in fields if not field.nullable} for fields in schemas]
+    return sorted(set.intersection(*filled)) if filled else []
 
 
 def statement(script: Path) -> tuple[str, str]:
@@ -129,17 +137,27 @@ def _load(connection: duckdb.DuckDBPyConnection, name: str, source: Source) -> N
 
 def _run(connection: duckdb.DuckDBPyConnection, script: Path) -> None:
     try:
+        connection.execute("begin transaction")
         connection.execute(script.read_text(encoding="utf-8"))
+        connection.execute("commit")  # where a key that is there twice comes to light
     except duckdb.Error as error:
         raise UserError(f"{script}: {_first_line(error)}; tables of an older version are made again by `dvc repro`") from None
 
 
-def _comment(connection: duckdb.DuckDBPyConnection, comments: dict[str, dict[str, str]]) -> None:
-    listed = "select table_name, column_name from duckdb_columns() where database_name = 'warehouse' and not internal"
-    found = connection.execute(listed).fetchall()
-    for table, column in found:
-        if column in comments.get(table, {}):
-            connection.execute(f'comment on column "{table}"."{column}" is {_text(comments[table][column])}')
+def _schemas_of(source: Source) -> list[pa.Schema]:
+    return [source.schema] if isinstance(source, pa.Table) else [pq.read_schema(file) for file in source]
+
+
+def _describe(connection: duckdb.DuckDBPyConnection, table: str, schemas: Sequence[pa.Schema]) -> None:
+    """Comments and NOT NULL of the columns that the table of this name has, if there is one."""
+    listed = f"select column_name from duckdb_columns() where database_name = 'warehouse' and table_name = {_text(table)}"
+    found = {column for column, in connection.execute(listed).fetchall()}
+    for column, comment in column_comments(schemas).items():
+        if column in found:
+            connection.execute(f'comment on column "{table}"."{column}" is {_text(comment)}')
+    for column in filled_columns(schemas):
+        if column in found:
+            connection.execute(f'alter table "{table}" alter column "{column}" set not null')
 
 
 def _text(value: str | Path) -> str:

@@ -29,7 +29,7 @@ SCHEMA = schema(
         column("cluster_size", pa.int32(), "Images in its star"),
         column("n_neighbours", pa.int32(), "Images confirmed as its copies"),
         column("component_size", pa.int32(), "Images in its connected component; larger than cluster_size where pairs chain"),
-        column("min_similarity", pa.float32(), "Smallest descriptor similarity to its centre within its cluster", nullable=True),
+        column("min_similarity", pa.float32(), "Smallest descriptor similarity to its centre within its cluster; NULL without descriptors", nullable=True),
         column("nearest_other_l2", pa.float32(), "l2 to the nearest picture of another cluster, seen or unseen; NULL where there is none", nullable=True),
         column("is_chained", pa.bool_(), "Component much larger than the star: its count is doubtful"),
         column("is_leaked", pa.bool_(), "Held-out image that shares cluster or template with a member: no control"),

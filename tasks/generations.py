@@ -47,7 +47,8 @@ SAMPLING = schema(
         column("clique_size", pa.int32(), "Largest clique of generations that agree (1: no two do); NULL where not sampled", nullable=True),
         column("is_exact_clique", pa.bool_(), "Whether that size is proven; NULL where not sampled", nullable=True),
         column("clique_mean_distance", pa.float32(), "Mean tiled l2 within the clique; NULL without a pair", nullable=True),
-        column("medoid_generation_id", pa.int64(), "Picture nearest to the others that agree, or to all where fewer than three do", nullable=True),
+        column("medoid_generation_id", pa.int64(), "Picture nearest to the others that agree, or to all where fewer than three do; NULL where not sampled",
+               nullable=True),
     ],
 )
 CHECKS: list[dict[str, Any]] = [

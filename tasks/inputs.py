@@ -25,7 +25,7 @@ SCHEMA = schema(
         column("path", pa.string(), "File, relative to root"),
         column("format", pa.string(), "Format of a training set as params.yaml says; NULL otherwise", nullable=True),
         column("settings", pa.string(), "Sampler settings named with a release (n_steps, guidance_scale, ...), JSON; NULL otherwise", nullable=True),
-        column("size_bytes", pa.int64(), "Size of the file", nullable=True),
+        column("size_bytes", pa.int64(), "Size of the file; NULL where not read", nullable=True),
         column("sha256", pa.string(), "Digest of the file's bytes; at an address, of what its file system tells of it (ETag, time); NULL where not read",
                nullable=True),
         column("status", pa.string(), "ok or refused"),

@@ -25,14 +25,14 @@ METRICS = Path("metrics.json")
 AUDITS = Path("audits")
 SQL = Path("sql")
 SCRIPTS = ("images", "duplicates", "prompts", "screening", "generations", "matches", "findings", "summary", "checks", "releases",
-           "comparisons", "history", "views")  # in this order
+           "comparisons", "reviews", "history", "views")  # in this order
 SHARED = {"images": ("images", None), "duplicates": ("duplicates", None), "pairs": ("duplicates", "pairs"),
           "canaries": ("duplicates", "canaries"), "thresholds": ("duplicates", "thresholds"),
-          "prompts": ("prompts", None)}  # table of the database -> noun and side
+          "prompts": ("prompts", None), "reviews": ("reviews", None)}  # table of the database -> noun and side
 OF_RELEASE = {"screening": ("screening", None), "protocol": ("screening", "protocol"), "generations": ("generations", None),
               "sampling": ("generations", "sampling"), "matches": ("matches", None), "findings": ("findings", None),
               "summary": ("summary", None)}
-SHARED_STAGES = ("inputs", "images", "image_embeddings", "duplicates", "prompts")
+SHARED_STAGES = ("inputs", "images", "image_embeddings", "duplicates", "prompts", "reviews")
 RELEASE_STAGES = ("screening", "generations", "generation_embeddings", "matches", "findings", "summary")
 SHARED_BLOCKS = ("images", "image_embeddings", "duplicates", "prompts")  # settings that no protocol records
 RATES = ("extraction_rate", "fdr_estimate", "fdr_upper", "estimated_total", "estimated_total_low", "estimated_total_high")
@@ -41,8 +41,8 @@ HISTORY = ("findings", "sampling", "summary", "checks", "settings")
 RELEASES = schema(["position"], [
     column("release", pa.string(), "Release under audit"),
     column("position", pa.int32(), "Its place in params.yaml, from 0"),
-    column("compare_to", pa.string(), "Release it is compared to: the entry above unless params.yaml names one", nullable=True),
-    column("base", pa.string(), "For a fine-tune, the release it was made from, where params.yaml names it", nullable=True),
+    column("compare_to", pa.string(), "Release it is compared to: the entry above unless params.yaml names one; NULL for none", nullable=True),
+    column("base", pa.string(), "For a fine-tune, the release it was made from; NULL where params.yaml names none", nullable=True),
     column("status", pa.string(), "current, stale (files or prompts changed since, or stopped halfway), refused or not_audited; tables hold current ones only"),
     column("reason", pa.string(), "Why it is not current, with the way out; NULL where it is", nullable=True),
     column("audit_id", pa.string(), "Its current audit; NULL where there is none", nullable=True),

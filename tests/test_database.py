@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tasks import _database, _schemas
@@ -27,18 +28,49 @@ def test_a_column_has_the_comment_of_its_schema(built: Path) -> None:
     assert _database.rows(PATH, "select comment from duckdb_columns() where table_name = 't'").column(0).to_pylist() == ["the key", "some text"]
 
 
+def test_a_column_is_not_null_where_no_source_lets_it_be(in_folder: Path) -> None:
+    Path("t.sql").write_text("create table t as from source.t; create view v as select a from t; alter table t add primary key (a);")
+    nullable = pa.schema([pa.field("a", pa.int64(), nullable=False), pa.field("b", pa.int64()), pa.field("c", pa.int64(), nullable=False)])
+    older = pa.table({"a": [2], "b": [1]}, schema=pa.schema([nullable.field("a"), nullable.field("b")]))
+    for name, table in (("new", pa.table({"a": [1], "b": [None], "c": [3]}, schema=nullable)), ("old", older)):
+        pq.write_table(table, f"{name}.parquet")
+    filled = "select column_name from duckdb_columns() where table_name = 't' and not is_nullable"
+    _database.build(PATH, {"t": [Path("new.parquet")]}, [Path("t.sql")], [])
+    assert _database.rows(PATH, filled).column(0).to_pylist() == ["a", "c"]
+    _database.build(PATH, {"t": [Path("new.parquet"), Path("old.parquet")]}, [Path("t.sql")], [])
+    assert _database.rows(PATH, filled).column(0).to_pylist() == ["a"], "an audit from before the column has none in it"
+
+
+def test_a_key_that_is_there_twice_is_named_and_leaves_the_old_file(built: Path) -> None:
+    before = PATH.read_bytes()
+    Path("t.sql").write_text("create table t as select a, b from source.t; alter table t add primary key (a);")
+    with pytest.raises(UserError, match=r"t\.sql: .*(duplicate|unique|key)"):
+        _database.build(PATH, {"t": pa.table({"a": [1, 1], "b": ["x", "y"]}, SCHEMA)}, [Path("t.sql")], [])
+    assert PATH.read_bytes() == before
+
+
 def test_an_answer_is_a_table_for_people_csv_or_json(built: Path) -> None:
     assert "x, y" in _database.shown(PATH, "from t", "table")
     assert list(csv.reader(io.StringIO(_database.shown(PATH, "from t order by a", "csv")))) == [["a", "b"], ["1", "x, y"], ["2", 'say "z"']]
     assert json.loads(_database.shown(PATH, "from t order by a", "json")) == [{"a": 1, "b": "x, y"}, {"a": 2, "b": 'say "z"'}]
 
 
-@pytest.mark.parametrize("query", ["drop table t", "copy t to 'out.csv'", "from read_csv('t.sql')", "attach 'x.duckdb'", "set enable_external_access = true"])
+OUTSIDE = [
+    "drop table t", "insert into t values (3, 'z')", "create temp macro f(x) as x; drop table t", "copy t to 'out.csv'", "copy t from 't.sql'",
+    "export database 'out'", "import database 'out'", "from read_csv('t.sql')", "from read_text('t.sql')", "from read_blob('t.sql')", "from 't.sql'",
+    "from glob('*')", "from read_parquet('https://a.example/x.parquet')", "attach 'x.duckdb'", "attach ':memory:' as x; copy t to 'out.csv'",
+    "install httpfs", "load httpfs", "set enable_external_access = true", "set threads = 1", "pragma enable_external_access=true", "reset threads",
+    "set secret_directory = '.'", "vacuum into 'out'",
+]
+
+
+@pytest.mark.parametrize("query", OUTSIDE)
 def test_a_query_neither_writes_nor_sees_other_files(built: Path, query: str) -> None:
     for form in ("table", "csv", "json"):
         with pytest.raises(UserError, match="cannot be answered"):
             _database.shown(PATH, query, form)
-    assert not Path("out.csv").exists() and not Path("x.duckdb").exists()
+    assert sorted(file.name for file in built.iterdir()) == ["check.sql", "t.duckdb", "t.sql"]
+    assert _database.rows(PATH, "select count(*) as n from t").to_pylist() == [{"n": 2}]
 
 
 def test_a_broken_rule_is_named_with_rows_and_leaves_the_old_file(built: Path) -> None:

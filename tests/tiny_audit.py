@@ -17,6 +17,7 @@ from tasks import (
     inputs,
     matches,
     prompts,
+    reviews,
     screening,
     summary,
     warehouse,
@@ -69,6 +70,7 @@ def put_shared(releases: list[str]) -> None:
     put([row(duplicates.THRESHOLDS, name="tile_difference", value=0.04)], duplicates.THRESHOLDS, "duplicates", side="thresholds")
     put([row(prompts.SCHEMA, prompt_id=p, caption=f"picture {i}", image_id=i, cluster_id=i, arm=arm, copies_bin=copies)
          for p, (i, arm, copies, _) in PROMPTS.items()], prompts.SCHEMA, "prompts")
+    put([], reviews.SCHEMA, "reviews")
     for release in releases:
         put_model(release)
     for noun in warehouse.SHARED_STAGES:

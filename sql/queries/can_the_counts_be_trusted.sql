@@ -8,4 +8,4 @@ select
     recall_low,
     recall_high
 from canaries
-order by is_promised desc, recall, transform;
+order by is_promised desc, recall asc, transform asc;
