@@ -50,7 +50,8 @@ SCREENING = """
 GENERATIONS = """
     select '{release}' as release, prompt_id * 1000 + index as generation_id, prompt_id, index, hash(prompt_id, index) % 1000000 as seed,
         'pictures_' || lpad((prompt_id // 1000)::varchar, 5, '0') || '.parquet' as shard, index as position,
-        sha256((prompt_id * 1000 + index)::varchar) as sha256, 24 as n_evaluations, 'ok' as status from asked, unnest(range(0, {n_each})) as of_prompt(index) where is_sampled
+        sha256((prompt_id * 1000 + index)::varchar) as sha256, 24 as n_evaluations, 'ok' as status
+    from asked, unnest(range(0, {n_each})) as of_prompt(index) where is_sampled
 """
 SAMPLING = """
     select '{release}' as release, prompt_id, if(is_sampled, {n_each}, 0) as n_generations, if(is_sampled, 24 * {n_each}, 0) as n_evaluations,
