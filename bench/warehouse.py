@@ -59,11 +59,9 @@ SAMPLING = """
 """
 MATCHES = """
     select '{release}' as release, prompt_id * 1000 + index as generation_id, prompt_id, split, rank, 0.1 + 0.05 * rank as l2, 0.2 + 0.05 * rank as tiled_l2,
-        0.3 + 0.1 * rank as margin, 0.9 - 0.1 * rank as similarity, if(split = 'member', members[slot], controls[slot]) as image_id, image_id as cluster_id
-    from asked, unnest(range(0, {n_each})) as of_prompt(index), unnest(['member', 'held_out']) as splits(split), unnest(range(0, {n_ranks})) as ranks(rank),
-        (select list(image_id) filter (where split = 'member') as members, list(image_id) filter (where split != 'member') as controls
-         from library where image_id = cluster_id),
-        lateral (select 1 + (hash(prompt_id, index, rank) % len(controls))::bigint as slot)
+        0.3 + 0.1 * rank as margin, 0.9 - 0.1 * rank as similarity,
+        10 * (hash(prompt_id, index, rank) % ({n_prompts} // 10))::bigint + if(split = 'member', 1 + rank, 8) as image_id, image_id as cluster_id
+    from asked, unnest(range(0, {n_each})) as of_prompt(index), unnest(['member', 'held_out']) as splits(split), unnest(range(0, {n_ranks})) as ranks(rank)
     where is_sampled
 """
 FINDINGS = """

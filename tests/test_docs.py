@@ -226,6 +226,11 @@ def test_a_query_on_a_page_answers(block: Block, project: Path) -> None:
 
 
 def test_the_gate_in_ci_fails_where_its_limit_is_passed(project: Path) -> None:
+    gate = next(block for block in of("sh") if "eidetic gate" in block.text)
+    command = next(line for line in gate.text.splitlines() if line.startswith("eidetic gate"))
+    done = shell(command, project)
+    assert done.returncode == 1 and done.stdout.splitlines()[0].startswith(f"{V1}: fails: extraction rate 100 %")
+    assert shell(f"eidetic gate {V2} --max-rate 0.01 --max-new 0", project).returncode == 0
     gate = next(block for block in of("sh") if "audit.json" in block.text)
     assert shell(gate.text, project).returncode == 0
     strict = shell(gate.text.replace("> 0.10", "> 0.01"), project)
