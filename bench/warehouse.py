@@ -18,6 +18,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks import _database, _tables, duplicates, findings, generations, images, matches, prompts, reviews, screening, summary, warehouse
 from tests import tiny_audit
@@ -69,14 +70,15 @@ FINDINGS = """
         select *, is_sampled and not is_control and hash(prompt_id, '{release}') % 5 = 0 as is_extracted from asked
     )
     select '{release}' as release, prompt_id, hash('{release}', prompt_id) // 4 as finding_id, arm, true as is_compared, is_extracted,
-        if(is_extracted, 'verbatim', 'none') as match_type, if(is_sampled, {n_each}, 0) as n_generations, if(is_sampled, 24 * {n_each}, 0) + 8 as n_evaluations,
+        case when is_extracted then 'verbatim' when is_sampled and prompt_id % 50 = 3 then 'undecided' else 'none' end as match_type,
+        if(is_sampled, {n_each}, 0) as n_generations, if(is_sampled, 24 * {n_each}, 0) + 8 as n_evaluations,
         if(is_sampled, {n_each}, 0) as n_judged, if(is_extracted, {n_each}, 0) as n_hits, if(is_extracted, 16, 100) as code_bytes, 16 as thumbnail_px,
         3 as eidetic_k, 3 as eidetic_k_10, 3 as eidetic_k_15, hash(prompt_id) % 1000 / 1000.0 as draw,
         if(is_sampled, prompt_id * 1000, null) as generation_id, if(is_sampled, prompt_id, null) as image_id, if(is_sampled, prompt_id, null) as cluster_id,
         case when not is_sampled then null when is_control then 'held_out' else 'member' end as split,
         if(is_sampled, hash(prompt_id, 0::bigint) % 1000000, null) as seed, if(is_sampled, if(is_extracted, 0.03 + 0.1 * draw, 0.2 + draw), null) as l2,
         l2 + 0.05 as tiled_l2, if(is_sampled, if(is_extracted, 0.2 + 0.4 * draw, 0.85 + draw), null) as margin, if(is_sampled, 0.8, null) as similarity,
-        if(is_sampled, if(is_extracted, 1.0, 0.0), null) as hit_rate, if(is_extracted, 0.7, if(is_sampled, 0.0, null)) as hit_rate_low,
+        if(is_sampled, if(is_extracted, 1.0, 0.0), null) as hit_rate, if(is_extracted, if(draw < 0.1, 0.4, 0.7), if(is_sampled, 0.0, null)) as hit_rate_low,
         if(is_extracted, 1.0, if(is_sampled, 0.3, null)) as hit_rate_high, if(is_sampled, 1 + prompt_id % 12, null) as clique_size, n_copies,
         if(is_sampled, is_extracted, null) as is_own_image from judged
 """
@@ -92,7 +94,7 @@ def put(found: pa.Table, schema: pa.Schema, *place: str | None) -> None:
 def make(n_prompts: int, n_each: int, n_images: int) -> None:
     """Two audits of n_prompts prompts, four in five of which have n_each pictures, in the working directory."""
     tiny_audit.put_project()
-    tiny_audit.put_params({release: {"model": release} for release in RELEASES})
+    tiny_audit.put_params({release: {"model": release, "base": None if release == RELEASES[0] else RELEASES[0]} for release in RELEASES})
     for release in RELEASES:
         tiny_audit.put_model(release)
         for noun in warehouse.RELEASE_STAGES:
@@ -111,7 +113,6 @@ def make(n_prompts: int, n_each: int, n_images: int) -> None:
             put(connection.sql(query).to_arrow_table(), schema, noun)
         nothing = pa.table({"image_id_a": pa.array([], pa.int64())})
         put(nothing, duplicates.PAIRS, "duplicates", None, "pairs")
-        put(nothing, reviews.SCHEMA, "reviews")
         for release in RELEASES:
             tiny_audit.put_protocol(release, tiny_audit.SETTINGS)
             for query, schema, noun, side in (
@@ -120,6 +121,16 @@ def make(n_prompts: int, n_each: int, n_images: int) -> None:
                     (FINDINGS, findings.SCHEMA, "findings", None)):
                 put(connection.sql(query.format(release=release, **texts)).to_arrow_table(), schema, noun, release, side)
             summarise(release)
+    label()
+
+
+def label() -> None:
+    """A label of every eighth finding of the first release, by the protocol it was found with."""
+    found = _tables.read("findings", RELEASES[0]).filter(pc.equal(pc.bit_wise_and(pc.field("prompt_id"), 7), 0))
+    bound = _tables.read("screening", RELEASES[0], side="protocol")
+    lines = [{"release": RELEASES[0], "finding_id": n, "reviewer": "ada", "label": "copy", "protocol_digest": bound["protocol_digest"][0].as_py(), "line": line,
+              "status": "ok"} for line, n in enumerate(found["finding_id"].to_pylist(), 2)]
+    put(pa.Table.from_pylist(lines), reviews.SCHEMA, "reviews")
 
 
 def summarise(release: str) -> None:
