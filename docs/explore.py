@@ -26,8 +26,9 @@ def _():
 
     def table(found, n=200):
         """The first rows as escaped text."""
-        more = mo.md(f"{len(found):,} rows, the first {n} shown") if len(found) > n else mo.md(f"{len(found):,} rows")
-        return mo.vstack([mo.Html(f'<div style="overflow-x: auto">{found.head(n).to_html(index=False, escape=True, border=0, na_rep="–")}</div>'), more])
+        text = found.head(n).astype(object).fillna("–").to_html(index=False, escape=True, border=0, float_format="{:.3g}".format)
+        of_all = f"{len(found):,} rows" + (f", the first {n} shown" if len(found) > n else "")
+        return mo.vstack([mo.Html(f'<div style="overflow-x: auto">{text}</div>'), mo.md(of_all)])
 
     return alt, frame, mo, queries, table
 
@@ -54,7 +55,7 @@ def _(alt, chosen, frame, mo, table):
     of_bin = alt.Chart(by_copies).encode(x=alt.X("copies_bin:N", sort=by_copies["copies_bin"].tolist(), title="copies in the training set"))
     rates = of_bin.mark_rule().encode(y=alt.Y("low:Q", title="extraction rate, 95 % interval", scale=alt.Scale(domain=[0, 1])), y2="high:Q") + (
         of_bin.mark_point(filled=True, size=80).encode(y="extraction_rate:Q", shape="arm:N", color="arm:N"))
-    mo.vstack([mo.md("## From how many copies on do images come back?"), rates, table(by_copies)])
+    mo.vstack([mo.md("## From how many copies on do images come back?"), rates.properties(width=420), table(by_copies)])
     return (by_copies,)
 
 

@@ -76,7 +76,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_help_names_every_command(run: Run) -> None:
     code, said, _ = run("--help")
     assert code == 0
-    for command in ("audit", "plan", "status", "verdict", "sql", "checks", "clean", "doctor", "releases"):
+    for command in ("audit", "plan", "status", "verdict", "sql", "gate", "checks", "clean", "doctor", "releases"):
         assert f" {command} " in said
     assert all(f" {command} " in run("releases", "--help")[1] for command in ("list", "show", "add", "remove"))
 
@@ -84,6 +84,7 @@ def test_help_names_every_command(run: Run) -> None:
 @pytest.mark.parametrize(("words", "told"), [
     (["audit"], "no params.yaml in "), (["plan"], "no params.yaml in "), (["status"], "no params.yaml in "), (["verdict"], "no params.yaml in "),
     (["releases", "list"], "no params.yaml in "), (["releases", "add", "v1", "x"], "no params.yaml in "),
+    (["gate"], "no params.yaml in "),
     (["sql", "from summary"], "findings.duckdb does not exist; make it with `dvc repro warehouse`"),
     (["sql"], "no sql/queries in "), (["sql", "--query", "undecided"], "no query 'undecided'; there are none"),
     (["checks"], "no stage has been run yet; run `eidetic audit`"),
@@ -167,7 +168,7 @@ def test_checks_counts_what_every_table_was_asked_and_is_content(tiny: Path, run
     code, said, complaint = run("checks")
     assert (code, complaint) == (0, "") and "failed" in said
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in said.splitlines() if not line.startswith("warehouse")}
-    assert set(lines) == {"inputs.releases/v1", "inputs.releases/sd-v1.5", "images", "image_embeddings", "duplicates", "prompts",
+    assert set(lines) == {"inputs.releases/v1", "inputs.releases/sd-v1.5", "images", "image_embeddings", "duplicates", "prompts", "reviews",
                           *(f"{noun}@{release}" for noun in warehouse.RELEASE_STAGES for release in (V1, V2))}
     assert set(lines.values()) == {"1 checks, none failed"}
 

@@ -54,7 +54,7 @@ def audited_toy(toys: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_stages_of_an_audit_are_the_maps_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     first, last = stages.shared_targets(), stages.release_targets("x")
-    assert first == ["inputs", "images", "image_embeddings", "duplicates", "prompts"]
+    assert first == ["inputs", "images", "image_embeddings", "duplicates", "prompts", "reviews"]
     assert last[0] == "screening@x" and last[-1] == "summary@x" and "warehouse" not in [*first, *last]
     assert stages.last_targets("x") == ["report@x"], "it says how the release compares"
     assert stages.targets(["x", "y"]) == [*first, *last, *stages.release_targets("y"), "warehouse", "report@x", "report@y"]
