@@ -21,6 +21,7 @@ EVENTS = (audits.FINISHED, audits.REGRESSED, audits.FAILED, audits.REFUSED)
 PAYLOAD = """{"text": {{ event.payload.text | tojson }}, "event": {{ event.event | tojson }}, "release": {{ event.payload.release | tojson }}}"""
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "TryAgain")}
 HEARTBEAT = "prefect.flow-run.heartbeat"
+POOL = "eidetic"  # of prefect.yaml: runs of others, with heartbeats of their own, are not judged
 SECONDS_WITHOUT = 120  # of four heartbeats, as prefect.yaml has them
 
 
@@ -49,7 +50,8 @@ def alerts(action: CallWebhook | SendNotification, events: list[str]) -> Automat
 
 def zombies() -> AutomationCore:
     """A run that was killed with its machine stays `Running` for Prefect, and holds its place in the queue: it is marked as crashed."""
-    trigger = EventTrigger(after={HEARTBEAT}, expect={HEARTBEAT, *ENDS}, match={"prefect.resource.id": "prefect.flow-run.*"},
+    related: dict[str, str | list[str]] = {"prefect.resource.role": "work-pool", "prefect.resource.name": POOL}
+    trigger = EventTrigger(after={HEARTBEAT}, expect={HEARTBEAT, *ENDS}, match={"prefect.resource.id": "prefect.flow-run.*"}, match_related=related,
                            for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1, within=timedelta(seconds=SECONDS_WITHOUT))
     crashed = ChangeFlowRunState(name=None, state=StateType.CRASHED, force=False, message=f"no heartbeat for {SECONDS_WITHOUT} s: its process is no more")
     return AutomationCore(name=ZOMBIES, description=f"marks runs as crashed that gave no heartbeat for {SECONDS_WITHOUT} s", trigger=trigger,
