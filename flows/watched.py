@@ -50,7 +50,7 @@ def look() -> Look:
             except TryAgain as error:
                 found.said.append(str(error))
                 continue
-            memory["places"][candidate.place] = now | {"mark": candidate.mark, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+            memory["places"][candidate.place] = now | {"mark": candidate.mark, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
             _remember(memory)
             found.said.append(f"{candidate.place}: {now['status']}" + (f": {now['reason']}" if now["reason"] else ""))
         found.refused = [{"place": place, **entry} for place, entry in memory["places"].items() if entry["status"] == "refused" and not entry.get("is_told")]
