@@ -119,13 +119,13 @@ def test_a_killed_worker_takes_its_run_with_it_and_the_next_worker_completes(api
 def test_a_killed_server_takes_the_run_with_it_and_a_new_one_completes(api: Api, toy: Path) -> None:
     mark = api.environment["EIDETIC_TEST_MARK"]
     with worker(api, toy):
-        begun(api, toy)
+        run = begun(api, toy)
         servers = [number for number, words in running(mark).items() if "server" in words and "prefect" in words]
         for number in servers:
             os.kill(number, signal.SIGKILL)
         assert servers and has_gone(api), of_the_run(api)
-    started(api)
-    with worker(api, toy):
+        started(api)
+        assert until(lambda: api.state(run).is_crashed(), 180), "the worker, or the automation, tells the new server"
         assert completes(api, toy)
 
 

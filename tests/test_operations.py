@@ -51,7 +51,7 @@ def one_machine(another: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     first = shell(commands(PAGE, "eidetic watch\n"), project)
     assert first.returncode == 0 and first.stdout.count("seen") == 4, first.stdout + first.stderr
     loop = [sys.executable, "-m", "flows.cli", *commands(PAGE, "watch --every").split()[1:]]
-    with at_work(loop, project, says="is refused") as process:
+    with at_work(loop, project, says="refused") as process:
         assert until(lambda: "Completed('v2: " in (project / "said.txt").read_text(), 600), (project / "said.txt").read_text()[-3000:]
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
