@@ -94,7 +94,11 @@ def _audited(releases: list[str]) -> State[Any]:
     failures = {release: _first_failure(stages.release_targets(release)) for release in releases}
     unbuilt = _first_failure(["warehouse"])
     found = [state for state in [*failures.values(), unbuilt] if state]
-    _tell([] if unbuilt else [r for r in releases if not failures[r]], {release: state for release, state in failures.items() if state})
+    own = {release: state for release, state in failures.items() if state}
+    others = [release for release in releases if release not in own]
+    _tell([] if unbuilt else others, own)
+    if unbuilt:
+        _tell([], dict.fromkeys(others, unbuilt), is_shared=True)
     for release in releases:
         if not failures[release]:
             create_markdown_artifact(key=f"audit-{slug(release)}", markdown=markdown(release), description=f"Verdict on {release}")

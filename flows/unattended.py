@@ -10,7 +10,7 @@ from tasks._settings import UserError
 
 
 def watch(
-    every: Annotated[float | None, typer.Option(metavar="MINUTES", help="Look again and again, so many minutes apart, until stopped")] = None,
+    every: Annotated[float | None, typer.Option(min=0.1, metavar="MINUTES", help="Look again and again, so many minutes apart, until stopped")] = None,
     status: Annotated[bool, typer.Option("--status", help="Say what is known of each place, and of audits that failed; look at nothing")] = False,
 ) -> None:
     """Look for new releases in the sources that params.yaml names under `watch`, and audit them. The same look as the deployed flow's."""

@@ -13,6 +13,7 @@ from typing import Any
 from flows import audits, releases, stages
 from tasks._settings import TryAgain, UserError
 
+SEEN = "taken at the next look, if it has not changed by then"
 MEMORY = Path("data") / "watch" / "watch.json"
 OF_ENTRIES = ("n_steps", "guidance_scale", "height_px", "width_px", "compare_to", "base", "kept")  # what watch.settings may hold
 
@@ -43,11 +44,10 @@ def look() -> Look:
             before = memory["places"].get(candidate.place)
             if before and before["mark"] == candidate.mark and before["status"] != "seen":
                 continue
-            if not before or before["mark"] != candidate.mark:
-                before = None
+            is_whole = candidate.is_whole or bool(before and before["mark"] == candidate.mark)
             try:
-                now = _judged(candidate, before, settings["settings"] or {}, audited)
-            except TryAgain as error:
+                now = _judged(candidate, settings["settings"] or {}, audited) if is_whole else _entry("seen", reason=SEEN)
+            except UserError as error:  # the Hub does not answer, or params.yaml is not edited by machine
                 found.said.append(str(error))
                 continue
             memory["places"][candidate.place] = now | {"mark": candidate.mark, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
@@ -119,12 +119,10 @@ def _entry(status: str, name: str | None = None, digest: str | None = None, reas
     return {"status": status, "name": name, "digest": digest, "reason": reason}
 
 
-def _judged(candidate: Any, before: dict[str, Any] | None, more: dict[str, Any], audited: dict[str, set[str]]) -> dict[str, Any]:
-    """What becomes of a candidate; before = what it was at the last look, where it had the same mark. May enter it in params.yaml."""
+def _judged(candidate: Any, more: dict[str, Any], audited: dict[str, set[str]]) -> dict[str, Any]:
+    """What becomes of a candidate that is there as a whole; it may enter it in params.yaml, with more = watch.settings."""
     from tasks import _sources, _tables
 
-    if not before and not candidate.is_whole:
-        return _entry("seen", reason="taken at the next look, if it has not changed by then")
     text = releases.text_of()
     listed = releases.listed(text)
     name = next((name for name, spec in listed.items() if _is_there(spec, candidate.entry)), None)

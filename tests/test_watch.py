@@ -72,7 +72,8 @@ def project(another: Path, api: Api, hook: Hook, tmp_path_factory: pytest.TempPa
     """An audited project, deployed, its worker at work, an empty folder of releases watched; a look every 40 seconds instead of 10 minutes."""
     folder = Path(shutil.copytree(another, tmp_path_factory.mktemp("watched") / "project", symlinks=True))
     (folder / "releases").mkdir()
-    params = yaml.safe_load((folder / "params.yaml").read_text()) | {"watch": {"folders": ["releases"], "hub": [], "settings": {"n_steps": 1, "guidance_scale": 1}}}
+    watch = {"folders": ["releases"], "hub": [], "settings": {"n_steps": 1, "guidance_scale": 1}}
+    params = yaml.safe_load((folder / "params.yaml").read_text()) | {"watch": watch}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False) + "# the end\n")
     (folder / "prefect.yaml").write_text((folder / "prefect.yaml").read_text().replace("interval: 600", "interval: 40"))
     done = api.shell(commands("operations.md", "prefect --no-prompt deploy").replace(EXAMPLE_HOOK, hook.url), folder)
