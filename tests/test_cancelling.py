@@ -39,7 +39,7 @@ def toy(api: Api, tmp_path: Path) -> Path:
     shutil.copy(ROOT / "prefect.yaml", folder / "prefect.yaml")
     plant(folder, "images", COUNT)
     plant(folder, "report@good", LONG)
-    deployed = commands("operations.md", "prefect --no-prompt deploy").partition("eidetic alerts")[0]
+    deployed = commands("operations.md", "prefect --no-prompt deploy").partition("eidetic alerts ")[0] + "eidetic alerts\n"
     done = api.shell(deployed, folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -61,7 +61,7 @@ def begun(api: Api, folder: Path) -> Any:
     """A run in mid-audit; its id."""
     run = api.run("audit/weekly")
     at_stage = lambda: any("report" in words for words in of_the_run(api).values()) and "held" in (folder / "said.txt").read_text()
-    assert until(at_stage, 180), (folder / "said.txt").read_text()[-3000:]
+    assert until(at_stage, 180, every=0.5), (folder / "said.txt").read_text()[-3000:]
     return run
 
 
@@ -111,7 +111,7 @@ def test_a_killed_worker_takes_its_run_with_it_and_the_next_worker_completes(api
         run = begun(api, toy)
         process.send_signal(signal.SIGKILL)
         assert has_gone(api), of_the_run(api)
-    assert until(lambda: api.state(run).is_crashed(), 30, every=1), api.state(run)
+    assert until(lambda: api.state(run).is_crashed(), 240, every=1), api.state(run)
     with worker(api, toy):
         assert completes(api, toy)
 
@@ -125,7 +125,7 @@ def test_a_killed_server_takes_the_run_with_it_and_a_new_one_completes(api: Api,
             os.kill(number, signal.SIGKILL)
         assert servers and has_gone(api), of_the_run(api)
         started(api)
-        assert until(lambda: api.state(run).is_crashed(), 180, every=1), "the worker, or the automation, tells the new server"
+        assert until(lambda: api.state(run).is_crashed(), 240, every=1), "the worker, or the automation, tells the new server"
         assert completes(api, toy)
 
 
