@@ -3,6 +3,9 @@ schedule, a log, retries of what passes by itself, and an artifact with the verd
 
 import json
 import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,13 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.states import Completed, Failed
 
+from flows import audits, server, stages
 from flows import releases as listing
-from flows import stages
 from tasks._settings import TryAgain, UserError
 
 REPORTS = Path("reports")
 RETRY_SECONDS: list[float] = [10, 60]
+SECONDS_BETWEEN_TRIES = 2.0  # of a run that waits for another
 TRY_AGAIN = "TryAgain"  # name of the state of a run that failed for a reason that passes by itself
 
 
@@ -47,13 +51,13 @@ def reproduce(target: str) -> State[Any]:
 def audit(releases: list[str] | None = None) -> State[Any]:
     """Audit these releases of params.yaml, or all of them: the shared stages, each release's own, the warehouse, the reports.
 
-    A release that fails does not keep the others from being audited; the run fails in the end and says which.
+    A release that fails does not keep the others from being audited; the run fails in the end and says which. A run waits while
+    another is at work in this folder.
     """
-    from tasks import _shards
-
+    server.end_with_worker()
     try:
         names = listing.chosen(releases)
-        with _shards.lock("audit"):
+        with _turn():
             return _audited(names)
     except TryAgain as error:
         return Failed(message=str(error), name=TRY_AGAIN)
@@ -61,22 +65,56 @@ def audit(releases: list[str] | None = None) -> State[Any]:
         return Failed(message=str(error))
 
 
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Hold the audit's lock, as soon as it is free."""
+    from tasks import _shards
+
+    is_said = False
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(_shards.lock("audit"))
+                break
+            except TryAgain as error:
+                if not is_said:
+                    get_run_logger().info("waiting: %s", str(error).partition(";")[0])
+                is_said = True
+                time.sleep(SECONDS_BETWEEN_TRIES)
+        yield
+
+
 def _audited(releases: list[str]) -> State[Any]:
     for line in stages.mended():
         get_run_logger().warning(line)
     failed = _first_failure(stages.shared_targets())
     if failed:
+        _tell([], dict.fromkeys(releases, failed), is_shared=True)
         return _failed([failed])
     failures = {release: _first_failure(stages.release_targets(release)) for release in releases}
     unbuilt = _first_failure(["warehouse"])
-    for release in releases:
-        failures[release] = failures[release] or unbuilt or _first_failure(stages.last_targets(release))
-        if not failures[release]:
-            create_markdown_artifact(key=f"audit-{slug(release)}", markdown=markdown(release), description=f"Verdict on {release}")
-    found = [state for state in [*failures.values(), unbuilt] if state]
-    if found:
-        return _failed(found)
+    if not unbuilt:
+        failures |= {release: _first_failure(stages.last_targets(release)) for release in releases if not failures[release]}
+    own = {release: state for release, state in failures.items() if state}
+    others = [release for release in releases if release not in own]
+    _tell([] if unbuilt else others, own)
+    if unbuilt:
+        _tell([], dict.fromkeys(others, unbuilt), is_shared=True)
+        return _failed([*own.values(), unbuilt])
+    for release in others:
+        create_markdown_artifact(key=f"audit-{slug(release)}", markdown=markdown(release), description=f"Verdict on {release}")
+    if own:
+        return _failed(list(own.values()))
     return Completed(message="; ".join(_verdict(release) for release in releases))
+
+
+def _tell(finished: list[str], failures: dict[str, State[Any]], *, is_shared: bool = False) -> None:
+    """Tell of what is finished and of what failed; what passes by itself is not told of. It never fails an audit."""
+    try:
+        for text in audits.tell(finished, {r: str(s.message) for r, s in failures.items() if s.name != TRY_AGAIN}, is_shared=is_shared):
+            get_run_logger().info(text)
+    except UserError as error:
+        get_run_logger().warning("nobody is told of this audit: %s", error)
 
 
 def _first_failure(targets: list[str]) -> State[Any] | None:

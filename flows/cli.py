@@ -10,11 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import releases, stages
+from flows import releases, stages, unattended
 from tasks._settings import TryAgain, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Audits image diffusion models for memorization.")
 app.add_typer(releases.app, name="releases")
+app.command()(unattended.watch)
+app.command()(unattended.alerts)
 REPORTS = Path("reports")
 QUERIES = Path("sql") / "queries"
 DOCS = REPORTS / "data_docs"

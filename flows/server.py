@@ -4,11 +4,15 @@ Prefect starts such a server by itself, but leaves it running when the flow is k
 """
 
 import atexit
+import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +21,8 @@ from flows import stages
 from tasks._settings import UserError
 
 SECONDS_TO_START = 120.0
+SECONDS_BETWEEN_LOOKS = 1.0  # at the worker and the API of a deployed run
+N_REFUSALS = 2  # looks in a row at which nobody listens at the API's address
 HOST = "127.0.0.1"
 
 
@@ -50,6 +56,43 @@ def silence() -> str | None:
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
     return None if error is None else str(error) or type(error).__name__
+
+
+def end_with_worker() -> None:
+    """For a deployed run: end it and its stage when the worker that started it is no more, or nobody listens at the API's address.
+
+    Prefect leaves such a run at work: nobody would see it, nobody could cancel it, and another would start beside it. An API that is
+    only slow, or that cannot be reached, ends nothing. Not for a run from the command line, which may outlive its shell.
+    """
+    from prefect.runtime import deployment
+    from prefect.settings import PREFECT_API_URL
+
+    if deployment.id is None:
+        return
+    where = urllib.parse.urlsplit(str(PREFECT_API_URL.value()))
+    address = (str(where.hostname), where.port or (443 if where.scheme == "https" else 80))
+    threading.Thread(target=_watch, args=(os.getppid(), address), name="end-with-worker", daemon=True).start()
+
+
+def _watch(worker: int, address: tuple[str, int]) -> None:
+    n_refusals = 0
+    while os.getppid() == worker and n_refusals < N_REFUSALS:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        n_refusals = n_refusals + 1 if _is_refused(address) else 0
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(stages.SECONDS_TO_STOP)  # the stage ends in the meantime; Prefect goes on trying to report it
+    os._exit(1)
+
+
+def _is_refused(address: tuple[str, int]) -> bool:
+    """Whether the host is there and nobody listens."""
+    try:
+        socket.create_connection(address, timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -187,7 +187,16 @@ def release(name: str) -> Release:
     if refused:
         raise UserError(f"release '{name}' is refused: {refused['reason']}")
     files = [row for row in rows if row["kind"] == "model"]
-    loaded = [f"{row['path']} {row['sha256']}" for row in files] + [f"lora {row['sha256']}" for row in rows if row["kind"] == "lora"]
-    digest = hashlib.sha256("\n".join(loaded).encode()).hexdigest()
+    digest = _digest([(row["path"], row["sha256"]) for row in files] + [("lora", row["sha256"]) for row in rows if row["kind"] == "lora"])
     kept, lora = (next((Path(row["root"]) / row["path"] for row in rows if row["kind"] == kind), None) for kind in ("kept", "lora"))
     return Release(name, Path(files[0]["root"]), digest, json.loads(files[0]["settings"] or "{}"), kept, lora)
+
+
+def digest_of(root: Path, lora: Path | None) -> str:
+    """The digest that a release of this folder will have, with a LoRA's file on top where there is one. Every file is read."""
+    loaded = [(name, _tables.file_digest(root / name)) for name in files(root)]
+    return _digest(loaded + ([("lora", _tables.file_digest(lora))] if lora else []))
+
+
+def _digest(loaded: list[tuple[str, str]]) -> str:
+    return hashlib.sha256("\n".join(f"{path} {sha256}" for path, sha256 in loaded).encode()).hexdigest()

@@ -127,11 +127,11 @@ def at_work(command: list[str], folder: Path, *, says: str, **variables: str) ->
             process.wait()
 
 
-def until(is_so: Callable[[], bool], seconds: float) -> bool:
-    """Whether it comes to be so in this time."""
+def until(is_so: Callable[[], bool], seconds: float, every: float = 0.05) -> bool:
+    """Whether it comes to be so in this time; every = seconds between looks, of which some cost a server its time."""
     end = time.monotonic() + seconds
     while not is_so() and time.monotonic() < end:
-        time.sleep(0.05)
+        time.sleep(every)
     return is_so()
 
 

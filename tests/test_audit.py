@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ import pytest
 import yaml
 
 from flows import audit as flow
-from flows import server, stages
+from flows import stages
 from tasks import _database
 from tests.conftest import ROOT, at_work, eidetic, other_project, reproduced, rows_of, running, until
+from tests.prefect_server import Api, serving
 from tests.toy_project import plant, toy_project
 
 VERBATIM_L2, VERBATIM_MARGIN, NEAR_COPY_MARGIN, MIN_STD = 0.15, 0.7, 0.85, 0.04
@@ -189,52 +189,11 @@ cli.main()
 """
 
 
-@dataclass(frozen=True)
-class Api:
-    """A real Prefect server on loopback, as a client sees it."""
-
-    url: str
-    environment: dict[str, str]
-
-    def asked(self, question: str, *arguments: Any, **named: Any) -> Any:
-        from prefect.client.orchestration import get_client
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
-        with temporary_settings({PREFECT_API_URL: self.url}), get_client(sync_client=True) as client:
-            return getattr(client, question)(*arguments, **named)
-
-    def artifact(self, key: str) -> str | None:
-        """The newest artifact of this key."""
-        found = self.asked("read_artifacts")
-        return next((str(a.data) for a in sorted(found, key=lambda a: a.created, reverse=True) if a.key == key), None)
-
-    def lines(self, run_id: Any) -> list[str]:
-        """What a run of the flow, and its tasks, have logged."""
-        from prefect.client.schemas.filters import LogFilter
-
-        chosen, found = LogFilter(flow_run_id={"any_": [run_id]}), []
-        while page := self.asked("read_logs", log_filter=chosen, limit=200, offset=len(found)):
-            found += page
-        return [log.message for log in sorted(found, key=lambda log: log.timestamp)]
-
-
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """A real server on loopback; whatever runs with its environment is ended in the end."""
-    home, mark, port = tmp_path_factory.mktemp("prefect"), f"{os.getpid()}-api", server._free_port()
-    environment = {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://{server.HOST}:{port}/api", "EIDETIC_TEST_MARK": mark,
-                   "PREFECT_WORKER_QUERY_SECONDS": "1"}
-    command = ["-m", "prefect", "server", "start", "--host", server.HOST, "--port", str(port), "--no-ui", "--log-level", "ERROR"]
-    process = subprocess.Popen([sys.executable, *command], env=os.environ | environment, start_new_session=True)
-    try:
-        server._wait(process, environment["PREFECT_API_URL"])  # type: ignore[arg-type]
-        yield Api(environment["PREFECT_API_URL"], environment)
-    finally:
-        process.terminate()
-        process.wait(30)
-        for left in running(mark):
-            with suppress(ProcessLookupError):
-                os.kill(left, signal.SIGKILL)
+    with serving(tmp_path_factory.mktemp("prefect")) as served:
+        yield served
 
 
 def ran(lines: list[str]) -> list[str]:

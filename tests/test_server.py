@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -88,3 +89,14 @@ def test_a_server_of_our_own_that_never_answers_is_given_up(monkeypatch: pytest.
             server._wait(process, silent)
         finally:
             process.kill()
+
+
+def test_nobody_listening_is_told_from_an_api_that_answers(healthy: str, silent: str) -> None:
+    for url, is_refused in ((healthy, False), (silent, True)):
+        where = urllib.parse.urlsplit(url)
+        assert server._is_refused((str(where.hostname), int(where.port or 0))) is is_refused
+
+
+def test_a_run_from_the_command_line_is_bound_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda self: pytest.fail("it would end with its shell"))
+    server.end_with_worker()
