@@ -1,4 +1,4 @@
--- Which rows to keep before training again, by policy. One row per release and training image of a cluster that a policy reduces.
+-- Which rows to keep before training again, by policy. One row per release and image of a cluster that a policy reduces.
 create table keep_list as
 select
     release,
@@ -120,7 +120,9 @@ comment on column remedies.n_descriptors_per_picture is
 'Cost in time: descriptors computed for every picture a host makes; training again costs a training, which is not counted here';
 comment on column remedies.n_images_stopped is 'Training images that the blocklist stops: those that were found, and no other';
 comment on column remedies.stopped_rate is 'Share of the audit''s copies of them that it blocks, by entries of other copies';
-comment on column remedies.expected_extracted_before is 'Clusters expected to come back from a model trained on all rows, by extraction_by_copies';
-comment on column remedies.expected_extracted is 'Clusters expected to come back after training on what is kept: an extrapolation';
+comment on column remedies.expected_extracted_before is
+'Clusters expected to come back from a model trained on all rows, by extraction_by_copies';
+comment on column remedies.expected_extracted is
+'Clusters expected to come back after training on what is kept: an extrapolation';
 comment on column remedies.expected_low is 'Its lower end';
 comment on column remedies.expected_high is 'Its upper end';

@@ -18,9 +18,10 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks import _tables
+from tasks import _pictures, _tables, _training_sets
 from tasks._schemas import column, schema
 from tasks._settings import UserError
 
@@ -86,6 +87,14 @@ def write(folder: Path, entries: pa.Table, vectors: np.ndarray, head: dict[str, 
     _tables.put_text(json.dumps(told, indent=2, sort_keys=True) + "\n", folder / HEAD)
 
 
+def training_pictures(image_ids: list[int]) -> pa.Table:
+    """image_id and png of these training pictures, for an export that is asked to hold them."""
+    reader, images = _training_sets.Reader(), _tables.read("images")
+    rows = images.filter(pc.is_in(images["image_id"], pa.array(image_ids, pa.int64()))).to_pylist()
+    shown = [_pictures.png(reader.pixels(row)) for row in rows]
+    return pa.table({"image_id": pa.array([row["image_id"] for row in rows], pa.int64()), "png": pa.array(shown, pa.binary())})
+
+
 def read(folder: Path) -> Blocklist:
     """An exported blocklist, checked. No pickle is ever loaded, no index read, and no file outside the folder opened.
 
@@ -135,7 +144,7 @@ def _vectors(file: Path) -> np.ndarray:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or (abs(norms - 1) > 0.01).any():
         raise UserError(f"{file} holds descriptors that are not of unit length; export the blocklist again")
-    return vectors / norms
+    return np.asarray(vectors / norms)
 
 
 def _entries(file: Path, n: int) -> pa.Table:

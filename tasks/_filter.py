@@ -23,6 +23,7 @@ from tasks.measures.identity import hash63
 
 ACTIONS = ("block", "resample", "report")
 DESCRIPTOR, HASH = "descriptor", "hash"
+MAX_FILE_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Screened:
     cluster_id: int | None  # the training image that it stands for
     by: str | None  # descriptor or hash: what it was blocked by
 
+    def __str__(self) -> str:
+        if self.entry_id is None:
+            return "passes: the blocklist is empty"
+        what = f"similarity {self.similarity:.3f} to entry {self.entry_id} (image {self.cluster_id})"
+        return f"blocked by {self.by}, {what}" if self.is_blocked else f"passes, {what}"
+
 
 class RegurgitationFilter:
     """A loaded blocklist with its descriptor; one for all threads of a process."""
@@ -43,7 +50,7 @@ class RegurgitationFilter:
         """Raises UserError where the model is another than the list was made with: descriptors of two models are never compared."""
         head = blocklist.head
         if model.provenance(head["size_px"]) != head["descriptor"]:
-            raise UserError(f"the blocklist was made with '{head['descriptor']}', and here is '{model.provenance(head['size_px'])}'; install the same descriptor")
+            raise UserError(f"the blocklist was made with '{head['descriptor']}', and here is '{model.provenance(head['size_px'])}'; install the same one")
         self.blocklist, self.model, self.size_px = blocklist, model, head["size_px"]
         self.near, self.pdq_quality = head["near_similarity"], head["pdq_quality"]
         self.threshold, self.hash_distance = blocklist.column("threshold"), blocklist.column("hash_distance")
@@ -179,6 +186,19 @@ def behind_filter(sampler: Any, release: Release, device: str) -> Any:
     if release.filter is None:
         return sampler
     return FilteredSampler(sampler, RegurgitationFilter.load(release.filter, device=device), release.n_resamples)
+
+
+def of_files(files: list[Path], folder: Path, path: str | None) -> list[Screened | str]:
+    """What the filter of an exported blocklist says of each file; the reason in words for what is no picture."""
+    guard, said = RegurgitationFilter.load(folder, path), list[Screened | str]()
+    for file in files:
+        try:
+            if file.stat().st_size > MAX_FILE_BYTES:
+                raise _pictures.BadPicture(f"a file of more than {MAX_FILE_BYTES} bytes")
+            said.append(guard.screened(_pictures.canonical(file.read_bytes()))[0])
+        except (_pictures.BadPicture, OSError) as error:
+            said.append(f"not checked: {error.strerror if isinstance(error, OSError) and error.strerror else error}")
+    return said
 
 
 def as_pixels(pictures: Any) -> list[np.ndarray]:

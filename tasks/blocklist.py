@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _blocklists, _canaries, _embedders, _pictures, _settings, _stage, _tables, _training_sets
+from tasks import _blocklists, _canaries, _embedders, _pictures, _settings, _stage, _tables
 from tasks._schemas import column, schema
 from tasks.measures import blocking, rates, verdicts
 from tasks.measures.identity import hash63
@@ -246,7 +246,7 @@ class _World:
 def _stored(vectors: np.ndarray) -> np.ndarray:
     """Descriptors as the export holds them."""
     held = vectors.astype(np.float16).astype(np.float32)
-    return held / np.linalg.norm(held, axis=1, keepdims=True)
+    return np.asarray(held / np.linalg.norm(held, axis=1, keepdims=True))
 
 
 def _hashes(found: list[tuple[bytes, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -285,15 +285,9 @@ def _export(world: _World, made: pa.Table, vectors: np.ndarray, told: list[dict[
             "size_px": world.size_px, "near_similarity": float(world.s["near_similarity"]), "pdq_quality": world.s["pdq_quality"], "rates": rates_of}
     names = [f"{kind}/{number}" for kind, number in zip(made["kind"].to_pylist(), made["entry_id"].to_pylist(), strict=True)]
     columns = {f.name: names if f.name == "image_path" else made[f.name] for f in _blocklists.ENTRIES}
-    pictures = _training_pictures(world.images) if world.s["with_pictures"] else None
-    _blocklists.write(_tables.folder("blocklist", world.release) / "export", _tables.table(columns, _blocklists.ENTRIES), vectors.astype(np.float16), head, pictures)
-
-
-def _training_pictures(images: dict[int, int]) -> pa.Table:
-    """The training pictures that came back, as PNG."""
-    reader, found = _training_sets.Reader(), _tables.read("images")
-    rows = found.filter(pc.is_in(found["image_id"], pa.array(list(images), pa.int64()))).to_pylist()
-    return pa.table({"image_id": pa.array([r["image_id"] for r in rows], pa.int64()), "png": pa.array([_pictures.png(reader.pixels(r)) for r in rows], pa.binary())})
+    pictures = _blocklists.training_pictures(list(world.images)) if world.s["with_pictures"] else None
+    folder = _tables.folder("blocklist", world.release) / "export"
+    _blocklists.write(folder, _tables.table(columns, _blocklists.ENTRIES), vectors.astype(np.float16), head, pictures)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,8 @@ def _compared(pictures: np.ndarray) -> np.ndarray:
     return np.stack([_pictures.resized(p, side) for p in pictures]) / np.float32(255)
 
 
-def generations(prompt_id: int, pictures: np.ndarray, n_stopped: int, *, release: str, seeds: list[int], n_evaluations: int | list[int]) -> list[dict[str, Any]]:
+def generations(prompt_id: int, pictures: np.ndarray, n_stopped: int, *, release: str, seeds: list[int],
+                n_evaluations: int | list[int]) -> list[dict[str, Any]]:
     """The table's rows of one prompt, less shard and position; n_evaluations of all alike, or of each."""
     each = np.broadcast_to(n_evaluations, len(pictures)).tolist()
     flat = distances.is_degenerate(pictures.astype(np.float32) / 255)

@@ -20,7 +20,7 @@ SCHEMA = schema(
     ["path"],
     [
         column("source", pa.string(), "members, held_out, prompts, reviews, or the release's name"),
-        column("kind", pa.string(), "picture_source, model, lora (weights on top of it), kept (rows a release was trained on), filter (a blocklist it is behind), prompts or reviews"),
+        column("kind", pa.string(), "picture_source, model, lora (weights on top), kept (rows it was trained on), filter (a blocklist), prompts or reviews"),
         column("root", pa.string(), "Folder, file or address that params.yaml names"),
         column("path", pa.string(), "File, relative to root"),
         column("format", pa.string(), "Format of a training set as params.yaml says; NULL otherwise", nullable=True),

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks import _pictures, _sources, _stage, _tables, _training_sets
+from tasks import _pictures, _remedies, _sources, _stage, _tables, _training_sets
 from tasks._pages import at_most, percent, rendered
 from tasks.measures import rates
 
@@ -221,7 +221,7 @@ def main(release: str) -> None:
     facts = {"n_training_images": _n_training_images(release), "checks": checks} | _facts(release)
     facts["strata"] = {r["prompt_id"]: r["stratum"] for r in _tables.read("screening", release).to_pylist()}
     audit = report(release, _tables.read("summary", release).to_pylist(), findings, protocol, facts)
-    filled = content(audit, findings, checks, _shown(release, images))
+    filled = content(audit, findings, checks, _shown(release, images)) | {"remedies": _remedies.of_release(release)}
     folder = Path("reports") / release
     text = json.dumps(audit, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     _tables.put_text(text + "\n", folder / "audit.json")

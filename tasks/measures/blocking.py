@@ -44,7 +44,7 @@ def hash_threshold(ordinary: np.ndarray, most: int) -> int:
 def hash_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """[n, m] int32 bits in which hashes a [n, 32] and b [m, 32] uint8 differ."""
     x, y = (np.unpackbits(h, axis=1).astype(np.float32) for h in (a, b))
-    return np.rint(x.sum(axis=1)[:, None] + y.sum(axis=1)[None] - 2 * x @ y.T).astype(np.int32)
+    return np.asarray(np.rint(x.sum(axis=1)[:, None] + y.sum(axis=1)[None] - 2 * x @ y.T), np.int32)
 
 
 def is_blocked(similarity: np.ndarray, distance: np.ndarray, threshold: np.ndarray, near: float, hash_distance: np.ndarray) -> np.ndarray:
