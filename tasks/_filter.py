@@ -57,7 +57,7 @@ class RegurgitationFilter:
         self.entry_id, self.cluster_id, self.hashes = blocklist.column("entry_id"), blocklist.column("cluster_id"), blocklist.hashes()
 
     @classmethod
-    def load(cls, folder: str | Path, path: str | None = None, device: str = "cpu") -> "RegurgitationFilter":
+    def load(cls: "type[RegurgitationFilter]", folder: str | Path, path: str | None = None, device: str = "cpu") -> "RegurgitationFilter":
         """The filter of an exported blocklist; path: the TorchScript file of its descriptor, where it was made with one.
 
         Raises UserError where the folder is not what it says, or the descriptor is not installed.

@@ -53,7 +53,7 @@ FILTER_RATES = schema(
 )
 CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "kind", "value_set": ["training_image", "generation", "reencoded"]}},
-    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "threshold", "min_value": 0, "max_value": 1 + blocking.ROOM}},
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "threshold", "min_value": 0, "max_value": 1.1}},
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "hash_distance", "min_value": -1, "max_value": blocking.HASH_BITS}},
     {"type": "expect_column_value_lengths_to_equal", "kwargs": {"column": "pdq", "value": 64}},
 ]

@@ -82,7 +82,7 @@ def test_what_is_no_picture_is_refused_in_words(tmp_path: Path, two: tuple[np.nd
 def test_a_near_picture_is_blocked_by_its_hash_where_the_hash_may_decide(tmp_path: Path, two: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> None:
     noisy = np.clip(two[0] + rng.normal(0, 20, two[0].shape), 0, 255).astype(np.uint8)
     assert not guard_of(tmp_path / "a", [two[0]], threshold=0.999).screened(noisy)[0].is_blocked
-    by_hash = guard_of(tmp_path / "b", [two[0]], threshold=0.999, hash_distance=90).screened(np.stack([noisy, two[1]]))
+    by_hash = guard_of(tmp_path / "b", [two[0]], threshold=0.999, hash_distance=120).screened(np.stack([noisy, two[1]]))
     assert [one.by for one in by_hash] == ["hash", None]
 
 
