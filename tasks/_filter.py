@@ -79,12 +79,13 @@ class RegurgitationFilter:
     def _of_batch(self, shown: list[np.ndarray]) -> list[Screened]:
         if not len(self.blocklist):
             return [Screened(False, float("nan"), None, None, None)] * len(shown)
-        made = self.model.embed(np.stack([_pictures.enlarged(_pictures.resized(p, self.size_px), self.model.side) for p in shown]))
+        small = [_pictures.resized(p, self.size_px) for p in shown]
+        made = self.model.embed(np.stack([_pictures.enlarged(p, self.model.side) for p in small]))
         similarity = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12) @ self.blocklist.vectors.T
         distance = np.full(similarity.shape, blocking.HASH_BITS + 1, np.int32)
         is_open = ((similarity >= self.near) & (self.hash_distance >= 0)).any(axis=1) & ~(similarity >= self.threshold).any(axis=1)
-        for i in np.flatnonzero(is_open):  # few: a hash is taken only where it can decide
-            found, quality = _pictures.pdq(shown[i])
+        for i in np.flatnonzero(is_open):  # a hash is taken only where it can decide, and of the small picture: it is made of 64 x 64 anyway
+            found, quality = _pictures.pdq(small[i])
             if quality >= self.pdq_quality:
                 distance[i] = blocking.hash_distances(np.frombuffer(found, np.uint8)[None], self.hashes)[0]
         blocks = blocking.is_blocked(similarity, distance, self.threshold, self.near, self.hash_distance)

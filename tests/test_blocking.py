@@ -34,9 +34,8 @@ def test_the_chosen_are_at_most_twice_as_far_from_the_rest_as_the_best_choice(rn
     for _ in range(10):
         vectors = unit(rng, 10, 3)
         angles = np.arccos(np.clip(vectors @ vectors.T, -1, 1))
-        radius = lambda rows: angles[:, list(rows)].min(axis=1).max()
-        best = min(radius(rows) for rows in combinations(range(10), 3))
-        assert radius(blocking.spread(vectors, 3)) <= 2 * best + 1e-9
+        best = min(angles[:, list(rows)].min(axis=1).max() for rows in combinations(range(10), 3))
+        assert angles[:, blocking.spread(vectors, 3)].min(axis=1).max() <= 2 * best + 1e-9
 
 
 def test_nothing_stands_for_nothing_and_no_rows_cannot_be_chosen() -> None:

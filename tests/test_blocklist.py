@@ -95,7 +95,8 @@ def audited_tiny(in_folder: Path, picture: Callable[[int], np.ndarray], monkeypa
     put_vectors("image_embeddings", None, "image_id", shown)
     for release in (tiny_audit.V1, tiny_audit.V2):
         put_generations(release, picture)
-        seen = [r | {"l2": 0.05, "margin": 0.2 if r["prompt_id"] == 11 and r["split"] == "member" else 1.0} for r in _tables.read("matches", release).to_pylist()]
+        seen = [r | {"l2": 0.05, "margin": 0.2 if (r["prompt_id"], r["split"]) == (11, "member") else 1.0}
+                for r in _tables.read("matches", release).to_pylist()]
         tiny_audit.put(seen, matches.SCHEMA, "matches", release)
     tiny_audit.put([{"size_px": 32}], inputs.RESOLUTION, "inputs", side="resolution")
     return in_folder
