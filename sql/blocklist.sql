@@ -40,14 +40,20 @@ comment on table filter_rates is
 'How often the filter blocks what it should and what it should not. One row per release, kind of pictures and alteration.';
 
 create view blocklist_coverage as
-with arms as (
+with listed as (
+    select distinct
+        release,
+        cluster_id
+    from blocklist
+),
+
+arms as (
     select
         findings.release,
         findings.arm,
-        count(distinct findings.cluster_id) filter (where blocklist.cluster_id is not null) as n_listed
+        count(distinct listed.cluster_id) as n_listed
     from findings
-    left join (select distinct release, cluster_id from blocklist) as blocklist
-        on findings.release = blocklist.release and findings.cluster_id = blocklist.cluster_id
+    left join listed on findings.release = listed.release and findings.cluster_id = listed.cluster_id
     where findings.is_extracted and findings.caption_rank = 0
     group by findings.release, findings.arm
 )
@@ -59,9 +65,9 @@ select
     summary.estimated_total,
     summary.estimated_total_low,
     summary.estimated_total_high,
-    least(1, coalesce(arms.n_listed, 0) / nullif(summary.estimated_total, 0)) as share,
-    least(1, coalesce(arms.n_listed, 0) / nullif(summary.estimated_total_high, 0)) as share_low,
-    least(1, coalesce(arms.n_listed, 0) / nullif(summary.estimated_total_low, 0)) as share_high
+    least(1, coalesce(arms.n_listed, 0) / nullif(summary.estimated_total, 0)) as covered_rate,
+    least(1, coalesce(arms.n_listed, 0) / nullif(summary.estimated_total_high, 0)) as covered_rate_low,
+    least(1, coalesce(arms.n_listed, 0) / nullif(summary.estimated_total_low, 0)) as covered_rate_high
 from summary
 left join arms on summary.release = arms.release and summary.arm = arms.arm
 where summary.copies_bin = 'all' and summary.estimated_total is not null;
@@ -71,9 +77,12 @@ comment on view blocklist_coverage is
 comment on column blocklist_coverage.release is 'Release under audit';
 comment on column blocklist_coverage.arm is 'Arm of the prompts';
 comment on column blocklist_coverage.n_listed is 'Clusters that came back from prompts of the arm and are on the blocklist';
-comment on column blocklist_coverage.estimated_total is 'Extractable clusters in the arm''s frame, estimated: summary.estimated_total';
+comment on column blocklist_coverage.estimated_total is
+'Extractable clusters in the arm''s frame, estimated: summary.estimated_total';
 comment on column blocklist_coverage.estimated_total_low is 'Lower end of its interval';
 comment on column blocklist_coverage.estimated_total_high is 'Upper end of its interval';
-comment on column blocklist_coverage.share is 'n_listed / estimated_total, at most 1; NULL where nothing is estimated to be extractable';
-comment on column blocklist_coverage.share_low is 'n_listed / estimated_total_high';
-comment on column blocklist_coverage.share_high is 'n_listed / estimated_total_low, at most 1; NULL for a lower end of 0';
+comment on column blocklist_coverage.covered_rate is
+'n_listed / estimated_total, at most 1; NULL where nothing is estimated to be extractable';
+comment on column blocklist_coverage.covered_rate_low is 'n_listed / estimated_total_high';
+comment on column blocklist_coverage.covered_rate_high is
+'n_listed / estimated_total_low, at most 1; NULL for a lower end of 0';

@@ -16,7 +16,7 @@ where n_in_cluster > 1 or is_extracted
 order by release, image_id;
 
 comment on table keep_list is
-'Which rows to keep before training again: those of clusters that a policy reduces; all others are kept. One row per release and image.';
+'Which rows to keep before training again, of clusters that a policy reduces: all others are kept. One row per release, image.';
 
 create table policies as
 select

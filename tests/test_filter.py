@@ -175,7 +175,7 @@ def test_v1_behind_its_own_list_returns_no_copy_of_what_it_always_returns_and_dr
     from tests.conftest import ROOT
 
     example = ROOT / "example"
-    release = Release("v1", example / "releases" / "v1", "d", {"n_steps": 12, "guidance_scale": 3.0}, None, filter=example / "remedies" / "blocklist", n_resamples=0)
+    release = Release("v1", example / "releases" / "v1", "d", {"n_steps": 12, "guidance_scale": 3.0}, None, filter=example / "remedies" / "blocklist")
     sampler = _pipelines.sampler(release, batch_size=4, device="cpu", defaults=dict.fromkeys(_sources.SAMPLER))
     behind = _filter.behind_filter(sampler, release, "cpu")
     for caption, comes_back in (("flag of england", True), ("male sign", True), ("waffle", False), ("raised hand", False)):
