@@ -65,9 +65,15 @@ select
     summary.estimated_total,
     summary.estimated_total_low,
     summary.estimated_total_high,
-    least(1, coalesce(arms.n_listed, 0) / nullif(summary.estimated_total, 0)) as covered_rate,
-    least(1, coalesce(arms.n_listed, 0) / nullif(summary.estimated_total_high, 0)) as covered_rate_low,
-    least(1, coalesce(arms.n_listed, 0) / nullif(summary.estimated_total_low, 0)) as covered_rate_high
+    case
+        when summary.estimated_total > 0 then least(1, coalesce(arms.n_listed, 0) / summary.estimated_total)
+    end as covered_rate,
+    case
+        when summary.estimated_total_high > 0 then least(1, coalesce(arms.n_listed, 0) / summary.estimated_total_high)
+    end as covered_rate_low,
+    case
+        when summary.estimated_total_low > 0 then least(1, coalesce(arms.n_listed, 0) / summary.estimated_total_low)
+    end as covered_rate_high
 from summary
 left join arms on summary.release = arms.release and summary.arm = arms.arm
 where summary.copies_bin = 'all' and summary.estimated_total is not null;
@@ -83,6 +89,6 @@ comment on column blocklist_coverage.estimated_total_low is 'Lower end of its in
 comment on column blocklist_coverage.estimated_total_high is 'Upper end of its interval';
 comment on column blocklist_coverage.covered_rate is
 'n_listed / estimated_total, at most 1; NULL where nothing is estimated to be extractable';
-comment on column blocklist_coverage.covered_rate_low is 'n_listed / estimated_total_high';
+comment on column blocklist_coverage.covered_rate_low is 'n_listed / estimated_total_high; NULL for an upper end of 0';
 comment on column blocklist_coverage.covered_rate_high is
 'n_listed / estimated_total_low, at most 1; NULL for a lower end of 0';
