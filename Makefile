@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: audit test check sscd help
+.PHONY: audit test check sscd remedies help
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -16,6 +16,12 @@ help:  ## this list
 audit: .venv/.audit sscd  ## install into .venv, audit the releases of params.yaml, say what came out
 	dvc repro
 	eidetic verdict
+
+remedies: audit  ## the example's v1 behind the filter that its audit made, as a release of its own, in work/remedies
+	mkdir -p work/remedies
+	cp -R tasks flows sql example .dvc .dvcignore .gitignore dvc.yaml dvc.lock prefect.yaml pyproject.toml data work/remedies/
+	cp example/remedies/params.yaml work/remedies/params.yaml
+	cd work/remedies && (test -d .git || git init -q) && dvc cache dir --local ../../../.dvc/cache && dvc repro && $(CURDIR)/$(BIN)/eidetic verdict
 
 test: .venv/.test sscd  ## install what the tests need, run them all
 	$(BIN)/python -m pytest

@@ -236,6 +236,24 @@ def regenerate(
 
 
 @app.command()
+def screen(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Pictures to check")],
+    blocklist: Annotated[Path, typer.Option(help="Folder of an exported blocklist: data/blocklist/<release>/export")],
+    model: Annotated[Path | None, typer.Option(help="TorchScript file of its descriptor, where it was made with one")] = None,
+) -> None:
+    """Check pictures against a blocklist, one line each. Exit code 2 where one is blocked, 1 where one is no picture."""
+    from tasks import _filter
+
+    said = _filter.of_files(images, blocklist, str(model) if model else None)
+    for file, answer in zip(images, said, strict=True):
+        typer.echo(f"{file}: {answer}")
+    if any(isinstance(answer, str) for answer in said):
+        raise typer.Exit(1)
+    if any(answer.is_blocked for answer in said if not isinstance(answer, str)):
+        raise typer.Exit(2)
+
+
+@app.command()
 def clean() -> None:
     """Remove the finished pieces under work/ that let a stopped audit go on. Results stay; only time is lost."""
     from tasks import _shards, _tables

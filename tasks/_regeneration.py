@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from tasks import _pictures, _pipelines, _settings, _sources, _tables
+from tasks import _filter, _pictures, _pipelines, _settings, _sources, _tables
 from tasks._settings import UserError
 from tasks.measures import distances
 
@@ -38,8 +38,9 @@ def regenerated(finding_id: int, releases: list[str]) -> Regenerated:
     caption = _row(_tables.read("prompts"), "prompt_id", finding["prompt_id"])["caption"]
     generation = _row(_tables.read("generations", release), "generation_id", finding["generation_id"])
     recorded = json.loads(protocol["settings"])
-    loaded = _pipelines.sampler(accepted, batch_size=recorded["generations"]["batch_size"], device=_settings.settings("compute")["device"], defaults={})
-    sampler = replace(loaded, settings=recorded["sampler"])
+    device = _settings.settings("compute")["device"]
+    loaded = _pipelines.sampler(accepted, batch_size=recorded["generations"]["batch_size"], device=device, defaults={})
+    sampler = _filter.behind_filter(replace(loaded, settings=recorded["sampler"]), accepted, device)
     made = sampler.pictures([caption], [generation["seed"]])[0][0]
     on_record = _pictures.GenerationReader(release).pixels(generation)
     far = distances.l2(made / 255.0, on_record / 255.0)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ TEXT = {".json", ".txt", ".model", ".md", ".jinja"}
 LORA = "pytorch_lora_weights.safetensors"  # diffusers' name for it
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SAMPLER = ("n_steps", "guidance_scale", "height_px", "width_px")
-ENTRY = ("model", "revision", *SAMPLER, "lora", "kept", "compare_to", "base")  # of a release in params.yaml
+ENTRY = ("model", "revision", *SAMPLER, "lora", "kept", "filter", "n_resamples", "compare_to", "base")  # of a release in params.yaml
 REVISION = re.compile(r"[0-9a-f]{40}")
 
 
@@ -116,6 +116,11 @@ def accepted(spec: dict[str, Any]) -> Path:
         raise UserError(reason)
     if spec.get("lora"):
         lora_file(str(spec["lora"]))
+    if spec.get("filter"):
+        filter_folder(str(spec["filter"]))
+    n_resamples = spec.get("n_resamples")
+    if n_resamples is not None and (not spec.get("filter") or not isinstance(n_resamples, int) or isinstance(n_resamples, bool) or n_resamples < 0):
+        raise UserError(f"n_resamples is {n_resamples}; it is how often a filter may draw a picture again: a number, beside `filter`")
     if spec.get("kept") and not Path(spec["kept"]).expanduser().is_file():
         raise UserError(f"kept: {spec['kept']} does not exist; name a CSV file with a column key")
     return root
@@ -133,6 +138,14 @@ def lora_file(path: str) -> Path:
     if reason:
         raise UserError(f"lora: {reason}")
     return file
+
+
+def filter_folder(path: str) -> Path:
+    """The folder of an exported blocklist that a release is behind. Raises UserError where it is none."""
+    folder = Path(path).expanduser()
+    if not (folder / "blocklist.json").is_file():
+        raise UserError(f"filter: {folder} holds no blocklist.json; name the export of a blocklist, such as data/blocklist/<release>/export")
+    return folder
 
 
 def side_px(root: Path) -> int | None:
@@ -167,10 +180,12 @@ class Release:
 
     name: str
     root: Path
-    digest: str  # sha256 over the paths and digests of all its files, and of its LoRA
+    digest: str  # sha256 over the paths and digests of all its files, of its LoRA and of the filter it is behind
     settings: dict[str, Any]  # of its sampler, where params.yaml names them with the release
     kept: Path | None  # list of the members it was trained on, where that is not all of them
     lora: Path | None = None  # file of weights that are loaded on top
+    filter: Path | None = None  # folder of the exported blocklist that it is behind
+    n_resamples: int = 0  # times that a picture which the filter blocks is drawn again
 
     def trained_on(self, keys: Iterable[str]) -> set[str]:
         """Of the keys of the members, those that the release was trained on: all, but where `kept` lists them."""
@@ -187,9 +202,12 @@ def release(name: str) -> Release:
     if refused:
         raise UserError(f"release '{name}' is refused: {refused['reason']}")
     files = [row for row in rows if row["kind"] == "model"]
-    digest = _digest([(row["path"], row["sha256"]) for row in files] + [("lora", row["sha256"]) for row in rows if row["kind"] == "lora"])
+    loaded = [(row["path"], row["sha256"]) for row in files] + [("lora", row["sha256"]) for row in rows if row["kind"] == "lora"]
+    behind = [row for row in rows if row["kind"] == "filter"]
+    loaded += [(f"filter {row['path']}", f"{row['sha256']} {row['settings']}") for row in behind]
     kept, lora = (next((Path(row["root"]) / row["path"] for row in rows if row["kind"] == kind), None) for kind in ("kept", "lora"))
-    return Release(name, Path(files[0]["root"]), digest, json.loads(files[0]["settings"] or "{}"), kept, lora)
+    made = Release(name, Path(files[0]["root"]), _digest(loaded), json.loads(files[0]["settings"] or "{}"), kept, lora)
+    return replace(made, filter=Path(behind[0]["root"]), **json.loads(behind[0]["settings"])) if behind else made
 
 
 def digest_of(root: Path, lora: Path | None) -> str:

@@ -133,6 +133,14 @@ def put_text(text: str, target: Path) -> None:
     os.replace(temporary, target)
 
 
+def put_bytes(data: bytes, target: Path) -> None:
+    """Write a binary file beside its place and rename it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, target)
+
+
 def file_digest(source: Path) -> str:
     """The file's sha256, 64 hexadecimal digits."""
     with source.open("rb") as file:

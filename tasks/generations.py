@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from tasks import _pictures, _pipelines, _settings, _shards, _sources, _stage, _tables
+from tasks import _filter, _pictures, _pipelines, _settings, _shards, _sources, _stage, _tables
 from tasks._schemas import column, schema
 from tasks._settings import UserError
 from tasks.measures import cliques, distances, stopping
@@ -62,6 +62,7 @@ SAMPLING_CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "clique_size", "min_value": 1}},
 ]
 DECIDING = (*stopping.SETTINGS, "n_fresh", "edge_l2", "exhaustive", "keep")  # what a finished prompt depends on besides its pictures
+BLOCKED = {"status": "degenerate", "reason": "blocked by the release's filter, in every draw"}
 NOT_KEPT = {"status": "not_kept", "reason": "its prompt is not flagged; its seed makes it again"}
 MIN_AGREEING = 3  # two generations agree by chance: below this the medoid is that of all
 COMPARE_PX = 64  # agreement of generations is judged at this side: 16 tiles of 16 px
@@ -115,11 +116,13 @@ def _compared(pictures: np.ndarray) -> np.ndarray:
     return np.stack([_pictures.resized(p, side) for p in pictures]) / np.float32(255)
 
 
-def generations(prompt_id: int, pictures: np.ndarray, n_stopped: int, *, release: str, seeds: list[int], n_evaluations: int) -> list[dict[str, Any]]:
-    """The table's rows of one prompt, less shard and position."""
+def generations(prompt_id: int, pictures: np.ndarray, n_stopped: int, *, release: str, seeds: list[int],
+                n_evaluations: int | list[int]) -> list[dict[str, Any]]:
+    """The table's rows of one prompt, less shard and position; n_evaluations of all alike, or of each."""
+    each = np.broadcast_to(n_evaluations, len(pictures)).tolist()
     flat = distances.is_degenerate(pictures.astype(np.float32) / 255)
     return [{"generation_id": hash63(str(prompt_id), str(i)), "release": release, "prompt_id": prompt_id, "index": i,
-             "seed": seeds[i], "sha256": _pictures.pixel_digest(picture), "n_evaluations": n_evaluations,
+             "seed": seeds[i], "sha256": _pictures.pixel_digest(picture), "n_evaluations": each[i],
              "is_fresh": i >= n_stopped, "status": "degenerate" if flat[i] else "ok", "reason": "blank, flat or blacked out" if flat[i] else None}
             for i, picture in enumerate(pictures)]
 
@@ -158,11 +161,12 @@ def main(release: str) -> None:
     chosen = [row["prompt_id"] for row in screened if row["is_sampled"]]
     scheduler = _settings.settings("compute").get("dask")
     sampler, provenance = (None, _spread(release, [prompts[i] for i in chosen], scheduler)) if scheduler else _loaded(release)
+    is_filtered = _sources.release(release).filter is not None
     rows, summary = [], [not_sampled(row["prompt_id"], release) for row in screened if not row["is_sampled"]]
     writer = _pictures.GenerationWriter(release)
 
     for prompt_id in _shards.progress(chosen, len(chosen), f"generations: '{release}', prompts"):
-        draw = _Draw(sampler, provenance, prompts[prompt_id], settings["seed"])
+        draw = _Draw(sampler, provenance, prompts[prompt_id], settings["seed"], is_filtered)
         made, row, pngs = judged(draw, release, settings)
         summary.append(row)
         rows += writer.add(made, pngs)
@@ -178,7 +182,7 @@ def _drawn(release: str, prompt: dict[str, Any]) -> list[Any]:
     """Make the shards of one prompt, on a worker of a cluster; what they depend on besides the prompt."""
     settings = _settings.settings("generations")
     sampler, provenance = _loaded(release)
-    _judge(settings)(_Draw(sampler, provenance, prompt, settings["seed"]), release, settings)
+    _judge(settings)(_Draw(sampler, provenance, prompt, settings["seed"], _sources.release(release).filter is not None), release, settings)
     return provenance
 
 
@@ -193,6 +197,7 @@ def _judged(draw: "_Draw", release: str, settings: dict[str, Any]) -> Judged:
     """One prompt, drawn and judged; the shards of its rounds stay."""
     pictures, reason, n_stopped = sampled(draw, settings)
     made = generations(draw.prompt_id, pictures, n_stopped, release=release, seeds=draw.seeds(len(pictures)), n_evaluations=draw.n_evaluations)
+    made = [r | BLOCKED if draw.is_filtered and not pictures[r["index"]].any() else r for r in made]
     row = sampling(made, pictures, reason, n_stopped, settings["edge_l2"])
     made = thinned(made, row, settings)
     return made, row, [None if r["status"] == "not_kept" else png for r, png in zip(made, draw.png, strict=True)]
@@ -213,8 +218,8 @@ def _finished(draw: "_Draw", release: str, settings: dict[str, Any]) -> Judged:
     return made, json.loads(stored.schema.metadata[b"sampling"]) | {"release": release}, stored.column("png").to_pylist()
 
 
-def _loaded(release: str) -> tuple[_pipelines.Sampler, list[Any]]:
-    """The release's sampler, and what a picture depends on besides its prompt and number."""
+def _loaded(release: str) -> tuple[Any, list[Any]]:
+    """The release's sampler, behind its filter where it has one, and what a picture depends on besides its prompt and number."""
     settings, accepted = _settings.settings("generations"), _sources.release(release)
     asked = {"batch_size": settings["batch_size"], "device": _settings.settings("compute")["device"], "defaults": {k: settings[k] for k in _sources.SAMPLER}}
     sampler = _sampler(release, json.dumps([accepted.digest, accepted.settings], sort_keys=True), json.dumps(asked))
@@ -222,9 +227,10 @@ def _loaded(release: str) -> tuple[_pipelines.Sampler, list[Any]]:
 
 
 @lru_cache(maxsize=1)
-def _sampler(release: str, _digest_and_settings: str, asked: str) -> _pipelines.Sampler:
+def _sampler(release: str, _digest_and_settings: str, asked: str) -> Any:
     """One model per process, loaded again where the release of that name or what is asked of it has changed: a worker outlives an audit."""
-    return _pipelines.sampler(_sources.release(release), **json.loads(asked))
+    accepted, how = _sources.release(release), json.loads(asked)
+    return _filter.behind_filter(_pipelines.sampler(accepted, **how), accepted, how["device"])
 
 
 def _spread(release: str, prompts: list[dict[str, Any]], scheduler: str) -> list[Any]:
@@ -244,9 +250,10 @@ class _Draw:
     Without a sampler every shard must be there: the workers have made them.
     """
 
-    def __init__(self, sampler: _pipelines.Sampler | None, provenance: list[Any], prompt: dict[str, Any], seed: int) -> None:
+    def __init__(self, sampler: Any, provenance: list[Any], prompt: dict[str, Any], seed: int, is_filtered: bool = False) -> None:
         self.sampler, self.provenance, self.caption, self.seed_id, self.seed = sampler, provenance, prompt["caption"], prompt["seed_id"], seed
-        self.prompt_id, self.n_evaluations, self.png = prompt["prompt_id"], 0, list[bytes]()  # png: of the pictures drawn so far
+        self.prompt_id, self.is_filtered = prompt["prompt_id"], is_filtered
+        self.n_evaluations, self.png = list[int](), list[bytes]()  # of the pictures drawn so far
 
     def seeds(self, stop: int, start: int = 0) -> list[int]:
         """Seeds of the pictures from start to stop."""
@@ -254,7 +261,7 @@ class _Draw:
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
         stored = _shards.shard("generations", self._key(start, stop), lambda: self._made(start, stop))
-        self.n_evaluations = stored.column("n_evaluations")[0].as_py()
+        self.n_evaluations = self.n_evaluations[:start] + stored.column("n_evaluations").to_pylist()
         self.png = self.png[:start] + stored.column("png").to_pylist()
         return np.stack([_pictures.canonical(data) for data in self.png[start:]])
 
@@ -272,7 +279,7 @@ class _Draw:
             raise UserError("the workers of compute.dask left no shards here; give them this folder's work/ on a file system that all share")
         seeds = self.seeds(stop, start)
         pictures, n_evaluations = self.sampler.pictures([self.caption] * len(seeds), seeds)
-        return pa.table({"png": [_pictures.png(p) for p in pictures], "n_evaluations": pa.array([n_evaluations] * len(seeds), pa.int32())})
+        return pa.table({"png": [_pictures.png(p) for p in pictures], "n_evaluations": pa.array(np.broadcast_to(n_evaluations, len(seeds)), pa.int32())})
 
 
 if __name__ == "__main__":

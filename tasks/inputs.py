@@ -20,7 +20,7 @@ SCHEMA = schema(
     ["path"],
     [
         column("source", pa.string(), "members, held_out, prompts, reviews, or the release's name"),
-        column("kind", pa.string(), "picture_source, model, lora (weights on top of it), kept (rows a release was trained on), prompts or reviews"),
+        column("kind", pa.string(), "picture_source, model, lora (weights on top), kept (rows it was trained on), filter (a blocklist), prompts or reviews"),
         column("root", pa.string(), "Folder, file or address that params.yaml names"),
         column("path", pa.string(), "File, relative to root"),
         column("format", pa.string(), "Format of a training set as params.yaml says; NULL otherwise", nullable=True),
@@ -134,7 +134,16 @@ def _release_rows(name: str, spec: dict[str, Any], digests: _sources.Digests) ->
     settings = {key: spec[key] for key in _sources.SAMPLER if spec.get(key) is not None}
     made = [{**row, "settings": json.dumps(settings)} for row in rows(name, "model", root, names, {n: digests.of(root / n) for n in names})]
     lora = str(_sources.lora_file(str(spec["lora"]))) if spec.get("lora") else None
-    return made + _file_rows(name, "lora", lora, digests) + _file_rows(name, "kept", spec.get("kept"), digests)
+    return made + _file_rows(name, "lora", lora, digests) + _file_rows(name, "kept", spec.get("kept"), digests) + _filter_rows(name, spec, digests)
+
+
+def _filter_rows(name: str, spec: dict[str, Any], digests: _sources.Digests) -> list[dict[str, Any]]:
+    """The files of the blocklist that a release is behind, and how often a blocked picture is drawn again."""
+    if not spec.get("filter"):
+        return []
+    folder, settings = _sources.filter_folder(str(spec["filter"])), json.dumps({"n_resamples": spec.get("n_resamples") or 0})
+    names = _sources.files(folder)
+    return [{**row, "settings": settings} for row in rows(name, "filter", folder, names, {n: digests.of(folder / n) for n in names})]
 
 
 if __name__ == "__main__":

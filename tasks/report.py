@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks import _figures, _labels, _pairs, _sources, _stage, _tables
+from tasks import _figures, _labels, _pairs, _remedies, _sources, _stage, _tables
 from tasks._pages import at_most, percent, rendered
 from tasks.measures import rates
 
@@ -211,7 +211,8 @@ def main(release: str) -> None:
     audit = report(release, _tables.read("summary", release).to_pylist(), findings, protocol, facts)
     asked_of = [r | {"own_image": prompts[r["prompt_id"]]["image_id"]} for r in findings]
     filled = content(audit, asked_of, lambda n: _pairs.Pictures(release, images, audit["compared_at_px"], n), {
-        "checks": checks, "changes": changes, "near_copy": audit["settings"]["findings"]["near_copy_similarity"] or _near_copy_similarity(release, prompts),
+        "checks": checks, "changes": changes, "remedies": _remedies.of_release(release),
+        "near_copy": audit["settings"]["findings"]["near_copy_similarity"] or _near_copy_similarity(release, prompts),
         "screening": {r["prompt_id"]: {"text_noise_norm": r["text_noise_norm"], "screen_evaluations": r["n_evaluations"]} for r in screening}})
     folder = Path("reports") / release
     text = json.dumps(audit, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)

@@ -25,15 +25,16 @@ METRICS = Path("metrics.json")
 AUDITS = Path("audits")
 SQL = Path("sql")
 SCRIPTS = ("images", "duplicates", "prompts", "screening", "generations", "matches", "findings", "summary", "checks", "releases",
-           "comparisons", "reviews", "history", "views")  # in this order
+           "comparisons", "reviews", "history", "views", "blocklist", "keep_list")  # in this order
 SHARED = {"images": ("images", None), "duplicates": ("duplicates", None), "pairs": ("duplicates", "pairs"),
           "canaries": ("duplicates", "canaries"), "thresholds": ("duplicates", "thresholds"),
           "prompts": ("prompts", None), "reviews": ("reviews", None)}  # table of the database -> noun and side
 OF_RELEASE = {"screening": ("screening", None), "protocol": ("screening", "protocol"), "generations": ("generations", None),
               "sampling": ("generations", "sampling"), "matches": ("matches", None), "findings": ("findings", None),
-              "summary": ("summary", None)}
+              "summary": ("summary", None), "blocklist": ("blocklist", None), "filter_rates": ("blocklist", "filter_rates"),
+              "keep_list": ("keep_list", None), "policies": ("keep_list", "policies")}
 SHARED_STAGES = ("inputs", "images", "image_embeddings", "duplicates", "prompts", "reviews")
-RELEASE_STAGES = ("screening", "generations", "generation_embeddings", "matches", "findings", "summary")
+RELEASE_STAGES = ("screening", "generations", "generation_embeddings", "matches", "findings", "summary", "blocklist", "keep_list")
 SHARED_BLOCKS = ("images", "image_embeddings", "duplicates", "prompts")  # settings that no protocol records
 RATES = ("extraction_rate", "fdr_estimate", "fdr_upper", "estimated_total", "estimated_total_low", "estimated_total_high")
 HISTORY = ("findings", "sampling", "summary", "checks", "settings")

@@ -266,3 +266,19 @@ def test_plan_tells_what_an_audit_will_cost_beside_what_it_has(copy_of_another: 
     n, spent = pq.read_metadata("data/prompts/prompts.parquet").num_rows, sum(pq.read_table(_tables.path("findings", V2))["n_evaluations"].to_pylist())
     assert cost.startswith(f"sd-v1.5: {n} prompts; evaluations: {8 * n:,} to screen, ") and f"; the published attack: {n * 50_000:,}" in cost
     assert cost.endswith(f"; its last audit took {spent:,}")
+
+
+def test_screen_says_of_each_picture_whether_it_is_blocked_and_exits_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    from tasks import _filter
+
+    answers = {"a.png": _filter.Screened(True, 0.9, 5, 7, "descriptor"), "b.png": _filter.Screened(False, 0.2, 5, 7, None), "c.txt": "not checked: no picture"}
+    monkeypatch.setattr(_filter, "of_files", lambda files, folder, path: [answers[file.name] for file in files])
+    code, said, _ = run("screen", "a.png", "b.png", "--blocklist", str(tmp_path))
+    assert code == 2 and said.splitlines() == ["a.png: blocked by descriptor, similarity 0.900 to entry 5 (image 7)",
+                                               "b.png: passes, similarity 0.200 to entry 5 (image 7)"]
+    assert run("screen", "b.png", "--blocklist", str(tmp_path))[0] == 0 and run("screen", "a.png", "c.txt", "--blocklist", str(tmp_path))[0] == 1
+
+
+def test_screen_refuses_what_is_no_blocklist_in_one_line(tmp_path: Path, run: Run) -> None:
+    code, _, complaint = run("screen", "a.png", "--blocklist", str(tmp_path / "none"))
+    assert code == 1 and "is no folder; give one that the stage `blocklist` has written" in complaint

@@ -249,3 +249,22 @@ def test_a_picture_that_is_not_kept_is_made_again_from_its_seed(audits: Audits, 
     caption = next(r["caption"] for r in rows_of(folder, "prompts") if r["prompt_id"] == row["prompt_id"])
     sampler, _ = generations._loaded("sd-v1.5")
     assert _pictures.pixel_digest(sampler.pictures([caption], [row["seed"]])[0][0]) == row["sha256"]
+
+
+def test_a_picture_that_a_filter_blocked_in_every_draw_is_a_row_with_its_reason_and_in_no_clique(picture: Maker) -> None:
+    dark = np.zeros((24, 32, 32, 3), np.uint8)
+    pictures = np.concatenate([dark, np.stack([picture(i) for i in range(40)])])
+
+    class Draw:
+        prompt_id, is_filtered = 7, True
+
+        def __call__(self, start: int, stop: int) -> np.ndarray:
+            self.n_evaluations, self.png = [72] * stop, [b"png"] * stop
+            return pictures[start:stop]
+
+        def seeds(self, stop: int) -> list[int]:
+            return list(range(stop))
+
+    rows, row, _ = generations._judged(Draw(), "v1", SETTINGS | {"keep": "all"})
+    assert {(r["status"], r["reason"]) for r in rows} == {("degenerate", "blocked by the release's filter, in every draw")}
+    assert row["clique_size"] == 1 and row["stop_reason"] == "futile" and row["n_evaluations"] == 72 * len(rows), "blocked draws are counted"

@@ -105,3 +105,29 @@ def test_without_a_training_set_a_custom_list_will_do(project: Path) -> None:
     put({}, training_set={"members": None, "held_out": None}, prompts={"custom": "mine.txt"})
     inputs.main()
     assert rows_of("members") == rows_of("held_out") == [] and [r["path"] for r in rows_of("prompts")] == ["mine.txt"]
+
+
+def test_the_files_of_a_filter_are_rows_of_the_release_and_change_what_it_is(project: Path) -> None:
+    from tasks import _sources
+
+    Path("list").mkdir()
+    Path("list/blocklist.json").write_text("{}")
+    digests = []
+    for spec in ({}, {"filter": "list"}, {"filter": "list", "n_resamples": 2}):
+        put({"good": {"model": "model"} | spec})
+        inputs.main()
+        digests.append(_sources.release("good").digest)
+    found = _sources.release("good")
+    assert (found.filter, found.n_resamples) == (Path("list"), 2) and len(set(digests)) == 3
+    Path("list/blocklist.json").write_text("[]")
+    inputs.main()
+    assert _sources.release("good").digest != digests[2], "another list is another release"
+
+
+@pytest.mark.parametrize(("spec", "said"), [
+    ({"filter": "nowhere"}, "filter: nowhere holds no blocklist.json; name the export of a blocklist"),
+    ({"n_resamples": 2}, "n_resamples is 2; it is how often a filter may draw a picture again: a number, beside `filter`")])
+def test_a_filter_that_is_none_refuses_the_release(project: Path, spec: dict[str, Any], said: str) -> None:
+    put({"bad": {"model": "model"} | spec})
+    inputs.main()
+    assert said in rows_of("releases/bad")[0]["reason"]

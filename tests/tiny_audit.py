@@ -10,11 +10,13 @@ from tasks import (
     _checks,
     _sources,
     _tables,
+    blocklist,
     duplicates,
     findings,
     generations,
     images,
     inputs,
+    keep_list,
     matches,
     prompts,
     reviews,
@@ -125,8 +127,26 @@ def put_release(release: str, extracted: set[int], settings: dict[str, Any] = SE
     bound = {k: _tables.read("screening", release, side="protocol").column(k)[0].as_py() for k in ("release", "protocol_digest")}
     told = summary.summary(framed, {("duplicated", "2-3"): 1}, {"member": 4, "held_out": 2}, bound, 0.95)
     _tables.put(told, _tables.path("summary", release))
+    put_remedies(release, verdicts)
     for noun in warehouse.RELEASE_STAGES:
         put_checks(noun, release, [noun])
+
+
+def put_remedies(release: str, verdicts: list[dict[str, Any]]) -> None:
+    """A blocklist with an entry for each finding, and the keep list of the training set."""
+    found = [r for r in verdicts if r["is_extracted"]]
+    put([row(blocklist.SCHEMA, entry_id=r["finding_id"], release=release, cluster_id=r["cluster_id"], kind="training_image", image_id=r["image_id"],
+             threshold=0.8) for r in found], blocklist.SCHEMA, "blocklist", release)
+    put([row(blocklist.FILTER_RATES, kind=kind, transform="none", release=release, is_promised=True, n_prompts=1, n_pictures=2, n_blocked=n,
+             blocked_rate=n / 2, high=1.0) for kind, n in (("returned", 2 * len(found)), ("ordinary", 0))], blocklist.FILTER_RATES, "blocklist", release,
+        "filter_rates")
+    trained = pa.table({"image_id": pa.array([i for i, (s, _) in IMAGES.items() if s == "member"], pa.int64()),
+                        "key": [f"{i}.png" for i, (s, _) in IMAGES.items() if s == "member"],
+                        "cluster_id": pa.array([c for s, c in IMAGES.values() if s == "member"], pa.int64())})
+    made = keep_list.keep_list(trained, {r["cluster_id"] for r in found}, release, 2)
+    _tables.put(made, _tables.path("keep_list", release))
+    told = keep_list.policies(made, keep_list.rate_by_copies(_tables.read("summary", release).to_pylist(), 0.95), release)
+    _tables.put(told, _tables.path("keep_list", release, "policies"))
 
 
 def put_params(releases: dict[str, dict[str, Any]]) -> None:
