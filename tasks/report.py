@@ -166,7 +166,7 @@ def report(release: str, summary: list[dict[str, Any]], findings: list[dict[str,
 def content(audit: dict[str, Any], findings: list[dict[str, Any]], pictures: Callable[[int], Any], beside: dict[str, Any]) -> dict[str, Any]:
     """What the templates are filled with. pictures(n) = what adds pictures to findings (pair, decoy), of which n will be asked for.
 
-    beside: checks and changes (rows), screening (rows by prompt_id), near_copy (the threshold of near copies, or None).
+    beside: checks and changes (rows), remedies (`_remedies.remedies`), screening (rows by prompt_id), near_copy (the threshold, or None).
     """
     new: dict[int, list[dict[str, Any]]] = {}
     for r in beside["changes"]:
@@ -184,7 +184,7 @@ def content(audit: dict[str, Any], findings: list[dict[str, Any]], pictures: Cal
     return {
         "audit": audit, "main": main_arm(audit["arms"]), "n_pairs": len(shown), "n_undecided": len(undecided),
         "bands": [(title, list(map(pair, rows))) for title, rows in bands(shown)], "undecided": list(map(pair, more)),
-        "controls": list(map(pair, controls)), "checks": beside["checks"], "changes": beside["changes"],
+        "controls": list(map(pair, controls)), "checks": beside["checks"], "changes": beside["changes"], "remedies": beside["remedies"],
         "anchors": {r["prompt_id"]: {"finding_id": r["finding_id"], "caption": r["caption"]} for r in shown}, "arms": in_order(audit["arms"]),
         "bins": _figures.by_copies(audit["arms"]), "in_card": audit["findings"][:N_IN_CARD],
         "plots": _figures.plots([r | beside["screening"][r["prompt_id"]] for r in findings], audit["settings"]["findings"], beside["near_copy"], curve),

@@ -88,12 +88,15 @@ class Pictures:
         return r | dict.fromkeys(["generated", "original"], self.one)
 
 
+REMEDIES: dict[str, Any] = {"n_entries": 0, "filter": [], "policies": [], "covered": []}  # of nothing extracted, nothing to keep
+
+
 def filled(findings: list[dict[str, Any]], summary: list[dict[str, Any]], *, changes: list[dict[str, Any]] | None = None,
            noise: np.random.Generator | None = None, **other: Any) -> dict[str, Any]:
     """What the templates are filled with; other = further facts, as comparisons or reviews."""
     screening = {r["prompt_id"]: {"text_noise_norm": float(r["prompt_id"]), "screen_evaluations": 8} for r in findings}
     return report.content(audited_tables(findings, summary, **other), findings, lambda n: Pictures(_pairs.max_bytes(n), noise),
-                          {"checks": [], "changes": changes or [], "screening": screening, "near_copy": 0.6})
+                          {"checks": [], "changes": changes or [], "remedies": REMEDIES, "screening": screening, "near_copy": 0.6})
 
 
 def page_of(findings: list[dict[str, Any]], summary: list[dict[str, Any]], **other: Any) -> str:
