@@ -16,6 +16,8 @@ select
 from source.blocklist
 order by release, entry_id;
 
+alter table blocklist add primary key (release, entry_id);
+
 comment on table blocklist is
 'What a filter must know to stop what was extracted. One row per release and blocked entry.';
 
@@ -35,6 +37,8 @@ select
     prompts_high
 from source.filter_rates
 order by release, kind, transform;
+
+alter table filter_rates add primary key (release, kind, transform);
 
 comment on table filter_rates is
 'How often the filter blocks what it should and what it should not. One row per release, kind of pictures and alteration.';

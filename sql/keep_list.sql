@@ -33,6 +33,8 @@ select
 from source.policies
 order by release, policy;
 
+alter table policies add primary key (release, policy);
+
 comment on table policies is
 'What each policy removes from the training set, and what it is expected to do. One row per release and policy.';
 
@@ -114,15 +116,17 @@ comment on column remedies.release is 'Release under audit';
 comment on column remedies.remedy is 'filter (the blocklist in front of the model), or a policy of training again';
 comment on column remedies.n_rows_dropped is 'Cost: training pictures dropped';
 comment on column remedies.n_ordinary_blocked is 'Cost: ordinary pictures that the filter blocked';
-comment on column remedies.n_ordinary is 'Of so many';
-comment on column remedies.ordinary_blocked_high is 'Upper end of the 95 % interval of their share';
+comment on column remedies.n_ordinary is 'Of so many; NULL for a policy, which blocks nothing';
+comment on column remedies.ordinary_blocked_high is 'Upper end of the 95 % interval of their share; NULL for a policy';
 comment on column remedies.n_descriptors_per_picture is
 'Cost in time: descriptors computed for every picture a host makes; training again costs a training, which is not counted here';
-comment on column remedies.n_images_stopped is 'Training images that the blocklist stops: those that were found, and no other';
-comment on column remedies.stopped_rate is 'Share of the audit''s copies of them that it blocks, by entries of other copies';
+comment on column remedies.n_images_stopped is
+'Training images that the blocklist stops: those that were found, and no other; NULL for a policy';
+comment on column remedies.stopped_rate is
+'Share of the audit''s copies of them that it blocks, by entries of other copies; NULL for a policy, and without a copy';
 comment on column remedies.expected_extracted_before is
-'Clusters expected to come back from a model trained on all rows, by extraction_by_copies';
+'Clusters expected to come back from a model trained on all rows, by extraction_by_copies; NULL for the filter';
 comment on column remedies.expected_extracted is
-'Clusters expected to come back after training on what is kept: an extrapolation';
-comment on column remedies.expected_low is 'Its lower end';
-comment on column remedies.expected_high is 'Its upper end';
+'Clusters expected to come back after training on what is kept: an extrapolation; NULL for the filter';
+comment on column remedies.expected_low is 'Its lower end; NULL for the filter';
+comment on column remedies.expected_high is 'Its upper end; NULL for the filter';

@@ -21,7 +21,7 @@ SCHEMA = schema(
         column("image_id", pa.int64(), "Training image that the release was trained on"),
         column("release", pa.string(), "Release under audit"),
         column("key", pa.string(), "Its name in the training set"),
-        column("cluster_id", pa.int64(), "Its cluster of copies; its own where it could not be read", nullable=True),
+        column("cluster_id", pa.int64(), "Its cluster of copies; its own image_id where it could not be read"),
         column("n_in_cluster", pa.int32(), "Rows of its cluster that the release was trained on"),
         column("weight", pa.float64(), "Sampling weight with which its cluster counts as one image: 1 / n_in_cluster"),
         column("is_extracted", pa.bool_(), "Whether its cluster came back from this release"),
@@ -42,8 +42,8 @@ POLICIES = schema(
         column("n_extracted", pa.int32(), "Clusters that came back and of which rows are left"),
         column("expected_extracted", pa.float64(), "Clusters expected to come back from a model trained on what is kept: an extrapolation of "
                "extraction_by_copies; NULL where a bin was never asked", nullable=True),
-        column("expected_low", pa.float64(), "Its lower end: the bins' Clopper-Pearson intervals, jointly 95 %", nullable=True),
-        column("expected_high", pa.float64(), "Its upper end, likewise", nullable=True),
+        column("expected_low", pa.float64(), "Its lower end: the bins' Clopper-Pearson intervals, jointly 95 %; NULL likewise", nullable=True),
+        column("expected_high", pa.float64(), "Its upper end, likewise; NULL likewise", nullable=True),
     ],
 )
 CHECKS: list[dict[str, Any]] = [

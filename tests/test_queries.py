@@ -61,10 +61,26 @@ ANSWERS: dict[str, list[dict[str, Any]]] = {  # columns that matter, of all rows
         {"release": release, "arm": arm, "n_evaluations": spent, "evaluations_per_finding": each, "savings_factor": 50_000 * n / spent}
         for release, each_single in ((V2, 56), (V1, None))
         for arm, n, spent, each in (("duplicated", 1, 56, 56), ("held_out", 2, 64, None), ("outlier", 1, 8, None), ("singleton", 1, 56, each_single))],
+    "what_does_a_remedy_cost": [
+        {"release": release, "remedy": remedy, "n_rows_dropped": dropped, "n_ordinary_blocked": 0, "n_images_stopped": stopped, "stopped_rate": share,
+         "expected_extracted_before": before, "expected_extracted": expected}
+        for release, rows in ((V2, (("cap_k", 1, None, None, 3, 3), ("drop_extracted", 4, None, None, 3, 1), ("filter", 0, 2, 1, None, None),
+                                    ("one_per_cluster", 2, None, None, 3, 3))),
+                              (V1, (("cap_k", 1, None, None, 1, 1), ("drop_extracted", 3, None, None, 1, 0), ("filter", 0, 1, 0.5, None, None),
+                                    ("one_per_cluster", 2, None, None, 1, 0))))
+        for remedy, dropped, stopped, share, before, expected in rows],
     "what_got_worse": [{"release": V2, "against": V1, "key": "4.png", "l2": 0.05, "earlier_l2": 0.2, "n_copies_in_set": 1}],
     "what_set_two_audits_apart": [],
     "what_to_remove": [{"cluster_id": 1, "image_id": image, "n_copies": 3, "n_releases": 2} for image in (1, 2, 3)] + [
         {"cluster_id": 4, "image_id": 4, "n_copies": 1, "n_releases": 1}],
+    "what_to_drop_before_training_again": [
+        {"release": release, "policy": policy, "n_dropped": dropped, "n_rows": 5, "n_clusters_dropped": gone, "n_extracted": left}
+        for release, rows in ((V2, (("all", 0, 0, 2), ("cap_k", 1, 0, 2), ("one_per_cluster", 2, 0, 2), ("drop_extracted", 4, 2, 0))),
+                              (V1, (("all", 0, 0, 1), ("cap_k", 1, 0, 1), ("one_per_cluster", 2, 0, 1), ("drop_extracted", 3, 1, 0))))
+        for policy, dropped, gone, left in rows],
+    "what_would_a_filter_block": [
+        {"release": release, "kind": kind, "transform": "none", "n_blocked": n, "n_pictures": 4, "blocked_rate": n / 4}
+        for release, kind, n in ((V2, "returned", 4), (V2, "ordinary", 0), (V1, "returned", 2), (V1, "ordinary", 0))],
     "what_would_another_threshold_say": [
         {"release": release, "max_l2": l2, "max_margin": margin, "n_targets": 3, "n_controls": 2,
          "n_target_hits": hits + (release == V1 and (l2, margin) == (0.2, 1)),

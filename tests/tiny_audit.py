@@ -137,8 +137,8 @@ def put_remedies(release: str, verdicts: list[dict[str, Any]]) -> None:
     found = [r for r in verdicts if r["is_extracted"]]
     put([row(blocklist.SCHEMA, entry_id=r["finding_id"], release=release, cluster_id=r["cluster_id"], kind="training_image", image_id=r["image_id"],
              threshold=0.8) for r in found], blocklist.SCHEMA, "blocklist", release)
-    put([row(blocklist.FILTER_RATES, kind=kind, transform="none", release=release, is_promised=True, n_prompts=1, n_pictures=2, n_blocked=n,
-             blocked_rate=n / 2, high=1.0) for kind, n in (("returned", 2 * len(found)), ("ordinary", 0))], blocklist.FILTER_RATES, "blocklist", release,
+    put([row(blocklist.FILTER_RATES, kind=kind, transform="none", release=release, is_promised=True, n_prompts=1, n_pictures=4, n_blocked=n,
+             blocked_rate=n / 4, high=1.0) for kind, n in (("returned", 2 * len(found)), ("ordinary", 0))], blocklist.FILTER_RATES, "blocklist", release,
         "filter_rates")
     trained = pa.table({"image_id": pa.array([i for i, (s, _) in IMAGES.items() if s == "member"], pa.int64()),
                         "key": [f"{i}.png" for i, (s, _) in IMAGES.items() if s == "member"],

@@ -45,4 +45,12 @@ select
     count(*) as n_rows
 from checks
 group by release, table_name, check_number
+having count(*) > 1
+union all
+select
+    'keep_list' as table_name,
+    release || ' ' || image_id as row_key,
+    count(*) as n_rows
+from keep_list
+group by release, image_id
 having count(*) > 1;
