@@ -11,6 +11,7 @@ from tasks._settings import TryAgain, UserError
 
 app = typer.Typer(no_args_is_help=True, help="The releases under audit, as params.yaml lists them.")
 PARAMS = Path("params.yaml")
+NUMERIC = tuple("0123456789.+-")  # first characters of what may be a number
 Name = Annotated[str, typer.Argument(help="Name of the release")]
 
 
@@ -51,7 +52,7 @@ def with_release(text: str, name: str, spec: dict[str, Any]) -> str:
     """params.yaml with one more release, last; every other line as it was. Raises UserError."""
     key, block = _releases(text)
     lines = _lines(text)
-    entry = f"{yaml.safe_dump({name: None}, width=10_000).partition(':')[0]}: {_flow(spec)}\n"
+    entry = f"{_flow({name: spec})[1:-1]}\n"
     if isinstance(block, yaml.MappingNode) and block.value and not block.flow_style:
         at = _last_line(block.value[-1][1]) + 1
         lines.insert(at, " " * block.value[0][0].start_mark.column + entry)
@@ -96,8 +97,10 @@ def _last_line(node: yaml.Node) -> int:
 
 
 def _flow(spec: dict[str, Any]) -> str:
-    """One line of YAML."""
-    return str(yaml.safe_dump(spec, default_flow_style=True, sort_keys=False, width=10_000)).strip()
+    """One line of YAML. Text that begins like a number is quoted: for YAML 1.2, which DVC reads, 1e3 and 0o7 are numbers, for PyYAML they are text."""
+    quoting: Any = type("Quoting", (yaml.SafeDumper,), {})
+    quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if text[:1] in NUMERIC else None))
+    return str(yaml.dump(spec, Dumper=quoting, default_flow_style=True, sort_keys=False, width=10_000)).strip()
 
 
 def _checked(text: str, expected: dict[str, Any], name: str) -> str:

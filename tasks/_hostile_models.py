@@ -16,6 +16,7 @@ VOCABULARIES = {"vocab.json", "tokenizer.json", "added_tokens.json"}  # their ke
 RUNS_CODE = ("auto_map", "auto_mapping", "trust_remote_code", "custom_pipeline", "custom_generate", "megatron_config")
 ATTENTION = ("_attn_implementation", "attn_implementation", "_attn_implementation_internal", "_attention_backend")  # "owner/name" is code of the Hub
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x1f\x8b")  # PyTorch's archive, Python's pickle, gzip
+WITHOUT_WEIGHTS = ("Tokenizer", "Processor", "Extractor", "Scheduler")  # ends of the names of classes
 LARGEST_HEADER = LARGEST_JSON = 100_000_000  # bytes; safetensors' own limit
 SHOWN = 300  # characters of a reason
 
@@ -169,4 +170,22 @@ def _index(index: Path) -> str | None:
             return f"component {part} comes from '{where[0]}'; only diffusers and transformers are loaded"
         if where[0] is not None and not str(where[1]).isidentifier():
             return f"component {part} is '{where[1]}', no class of {where[0]}"
+        reason = _absence(index.parent / part, str(where[1])) if where[0] is not None and part not in NEVER_LOADED else None
+        if reason:
+            return f"component {part} {reason}; the folder is not whole"
+    return None
+
+
+def _absence(part: Path, name: str) -> str | None:
+    """What is not there of a component, as of one that was copied by half: its folder, its weights, or shards that its index names."""
+    if not part.is_dir():
+        return "of model_index.json has no folder"
+    for index in sorted(part.glob("*.safetensors.index*.json")):
+        said = json.loads(index.read_text(encoding="utf-8"))
+        names = said.get("weight_map") if isinstance(said, dict) else None
+        absent = next((shard for shard in sorted(set((names or {}).values())) if not (part / shard).is_file()), None)
+        if absent:
+            return f"has no {absent}, which {index.name} names"
+    if (part / "config.json").is_file() and not any(part.glob("*.safetensors")) and not name.removesuffix("Fast").endswith(WITHOUT_WEIGHTS):
+        return "has no weights in safetensors"
     return None

@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no mistake; time is measured in bench/
+hypothesis.settings.load_profile("no deadline")
 ROOT = Path(__file__).resolve().parents[1]
 PREFECT_HOME = tempfile.TemporaryDirectory(prefix="eidetic-", ignore_cleanup_errors=True)  # nothing of the developer's own is touched
 os.environ.pop("PREFECT_API_URL", None)

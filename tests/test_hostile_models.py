@@ -255,7 +255,9 @@ CASES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "a tokenizer that is no JSON": (written("tokenizer/tokenizer.json", lambda ran: "{"), "is not valid JSON"),
     "a tokenizer that is none": (written("tokenizer/tokenizer.json", lambda ran: '{"model": {"type": "Evil"}}'), "does not load"),
     "other weights than its configuration": (spoken("unet/config.json", cross_attention_dim=48), "does not load"),
-    "weights that are missing": (lambda model, ran: (model / WEIGHTS).unlink(), "does not load"),
+    "weights that are missing": (lambda model, ran: (model / WEIGHTS).unlink(), "unet has no weights in safetensors; the folder is not whole"),
+    "a component that is missing": (lambda model, ran: shutil.rmtree(model / "vae"), "vae of model_index.json has no folder; the folder is not whole"),
+    "a shard that is missing": (written("unet/a.safetensors.index.json", lambda ran: '{"weight_map": {"a": "a.safetensors"}}'), "unet has no a.safetensors"),
     "weights that are not numbers": (not_numbers, "unet has weights that are not numbers"),
     # a LoRA
     "a LoRA that is a pickle": (lora(archived, "pytorch_lora_weights.bin"), "pytorch_lora_weights.safetensors does not exist"),

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from dvc.utils.serialize import parse_yaml
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flows import cli, releases
@@ -58,6 +59,8 @@ def changed(before: str, after: str) -> tuple[list[str], list[str]]:
 
 
 @given(name=NAMES, spec=SPECS, text=st.sampled_from([OWN, BLOCKS]))
+@example(name="1e3", spec={"model": "0o17", "revision": "1e" + 38 * "2"}, text=OWN)  # numbers in YAML 1.2, which DVC reads
+@example(name="2", spec={"model": "1.5"}, text=BLOCKS)
 def test_a_release_comes_in_one_line_and_goes_without_a_trace_whatever_it_is_called(name: str, spec: dict[str, Any], text: str) -> None:
     there = releases.listed(text)
     if name in there:
@@ -66,6 +69,7 @@ def test_a_release_comes_in_one_line_and_goes_without_a_trace_whatever_it_is_cal
     gone, come = changed(text, with_it)
     assert gone == [] and len(come) == 1
     assert releases.listed(with_it) == there | {name: spec} and list(releases.listed(with_it))[-1] == name
+    assert parse_yaml(with_it, "params.yaml")["releases"] == releases.listed(with_it), "DVC reads the same"
     assert releases.without_release(with_it, name) == text
 
 

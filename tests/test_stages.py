@@ -55,7 +55,7 @@ def test_the_stages_of_an_audit_are_the_maps_in_its_order(monkeypatch: pytest.Mo
     monkeypatch.chdir(ROOT)
     first, last = stages.shared_targets(), stages.release_targets("x")
     assert first == ["inputs", "images", "image_embeddings", "duplicates", "prompts", "reviews"]
-    assert last[0] == "screening@x" and last[-1] == "summary@x" and "warehouse" not in [*first, *last]
+    assert last[0] == "screening@x" and last[-1] == "keep_list@x" and "warehouse" not in [*first, *last]
     assert stages.last_targets("x") == ["report@x"], "it says how the release compares"
     assert stages.targets(["x", "y"]) == [*first, *last, *stages.release_targets("y"), "warehouse", "report@x", "report@y"]
 
@@ -73,7 +73,7 @@ FAILURES = {  # what the stage does: which kind of error it is, and all that a p
     "print('images: the Hub does not answer', file=sys.stderr); sys.exit(75)": (TryAgain, "the Hub does not answer"),
     "print('images: picture 7 of 9'); 1 / 0": (UserError, "ZeroDivisionError: division by zero; what led to it is in the lines above"),
     "print('images: picture 7 of 9', flush=True); os.kill(os.getpid(), 9)": (
-        UserError, "the stage was killed, as systems do when memory runs out; run it again, what is finished is kept"),
+        stages.Killed, "the stage was killed, as systems do when memory runs out; run it again, what is finished is kept"),
     "print('images: picture 7 of 9'); sys.exit(0)": (UserError, "failed to reproduce 'images': output 'data/images' does not exist"),
 }
 
