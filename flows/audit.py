@@ -24,6 +24,7 @@ REPORTS = Path("reports")
 RETRY_SECONDS: list[float] = [10, 60]
 SECONDS_BETWEEN_TRIES = 2.0  # of a run that waits for another
 TRY_AGAIN = "TryAgain"  # name of the state of a run that failed for a reason that passes by itself
+KILLED = "Killed"  # of a stage that was killed from outside
 
 
 def _passes_by_itself(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -42,6 +43,8 @@ def reproduce(target: str) -> State[Any]:
         if context and context.task_run.run_count <= len(RETRY_SECONDS):
             raise
         return Failed(message=str(error), name=TRY_AGAIN)
+    except stages.Killed as error:
+        return Failed(message=str(error), name=KILLED)
     except UserError as error:
         return Failed(message=str(error))
     return Completed(message="ran" if has_run else "nothing to do")
@@ -111,7 +114,9 @@ def _audited(releases: list[str]) -> State[Any]:
 def _tell(finished: list[str], failures: dict[str, State[Any]], *, is_shared: bool = False) -> None:
     """Tell of what is finished and of what failed; what passes by itself is not told of. It never fails an audit."""
     try:
-        for text in audits.tell(finished, {r: str(s.message) for r, s in failures.items() if s.name != TRY_AGAIN}, is_shared=is_shared):
+        reasons = {r: str(s.message) for r, s in failures.items() if s.name != TRY_AGAIN}
+        killed = {r for r, s in failures.items() if s.name == KILLED}
+        for text in audits.tell(finished, reasons, is_shared=is_shared, killed=killed):
             get_run_logger().info(text)
     except UserError as error:
         get_run_logger().warning("nobody is told of this audit: %s", error)

@@ -1,6 +1,7 @@
 """What people and automations are told of audits: events with a text, each of them once."""
 
 import json
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,22 @@ FINISHED, REGRESSED, FAILED, RELEASED, REFUSED = "audit.finished", "audit.regres
 N_SHOWN = 5  # images that a text names
 
 
-def tell(finished: list[str], failures: dict[str, str], *, is_shared: bool = False) -> list[str]:
+def tell(finished: list[str], failures: dict[str, str], *, is_shared: bool = False, killed: Collection[str] = ()) -> list[str]:
     """Emit an event for each audit, and each failure, that nobody was told of; their texts. For whoever holds the audit's lock.
 
     finished = releases that were brought up to date; failures = why others were not.
-    is_shared: what failed is not the release's own, so that it is tried again as it is.
+    is_shared: what failed is not the release's own, so that it is tried again as it is. killed: of these a stage was killed, which is
+    tried once more.
     """
     memory = _remembered()
     texts = []
     for release, reason in failures.items():
         failure = {"digest": None if is_shared else _digest(release), "reason": reason}
-        if memory.get(release, {}).get("failure") != failure:
+        before = memory.get(release, {}).get("failure") or {}
+        is_told = {name: before.get(name) for name in failure} == failure
+        if not is_told:
             texts.append(emit(FAILED, release, f"{release}: the audit failed: {reason}"))
-            _remember(memory, release, failure=failure, at=_now())
+        _remember(memory, release, failure=failure | {"is_open": release in killed and not is_told}, at=_now())
     for release, audit_id, rows in _current(finished):
         outcomes = [f"{row['kind']} {row['arm']} {row['outcome']}" for row in rows]
         before = memory.get(release, {})
@@ -42,9 +46,10 @@ def tell(finished: list[str], failures: dict[str, str], *, is_shared: bool = Fal
 
 
 def failed() -> dict[str, str]:
-    """Digests of the models whose audit failed when it was last tried, by release."""
+    """Digests of the models whose audit failed when it was last tried, and that are left alone, by release."""
     failures = {release: said.get("failure") for release, said in _remembered().items()}
-    return {release: failure["digest"] for release, failure in failures.items() if failure and failure["digest"]}
+    return {release: failure["digest"] for release, failure in failures.items()
+            if failure and failure["digest"] and not failure.get("is_open")}
 
 
 def failures() -> dict[str, str]:

@@ -16,6 +16,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from flows import stages
 from tasks._settings import UserError
@@ -76,12 +77,21 @@ def end_with_worker() -> None:
 
 def _watch(worker: int, address: tuple[str, int]) -> None:
     n_refusals = 0
-    while os.getppid() == worker and n_refusals < N_REFUSALS:
+    while os.getppid() == worker and _may_be_worker(worker) and n_refusals < N_REFUSALS:
         time.sleep(SECONDS_BETWEEN_LOOKS)
         n_refusals = n_refusals + 1 if _is_refused(address) else 0
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(stages.SECONDS_TO_STOP)  # the stage ends in the meantime; Prefect goes on trying to report it
     os._exit(1)
+
+
+def _may_be_worker(process: int) -> bool:
+    """Whether a process can have started a run, or is the init that a run was handed to whose worker ended before it could look."""
+    try:
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return process != 1
+    return b"python" in command or b"prefect" in command
 
 
 def _is_refused(address: tuple[str, int]) -> bool:

@@ -31,6 +31,10 @@ SECONDS_TO_WRITE = 0.5  # more than DVC takes for a file of its own
 N_LINES_KEPT = 40
 
 
+class Killed(UserError):
+    """A stage that was killed from outside: by whoever may, or for want of memory. What is finished is kept."""
+
+
 def stages() -> dict[str, dict[str, Any]]:
     """The stages of dvc.yaml in run order; those of each release once, with `foreach`."""
     read: dict[str, dict[str, Any]] = yaml.safe_load(MAP.read_text(encoding="utf-8"))["stages"]
@@ -208,7 +212,7 @@ def _failure(target: str, lines: list[str]) -> UserError:
     exited = re.search(r"exited with (-?\d+)$", said)
     code, noun, last = int(exited[1]) if exited else 0, target.partition("@")[0], lines[at - 1] if at else ""
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return UserError(f"{target}: the stage was killed, as systems do when memory runs out; run it again, what is finished is kept")
+        return Killed(f"{target}: the stage was killed, as systems do when memory runs out; run it again, what is finished is kept")
     if code > 0 and last.startswith(f"{noun}: "):
         said = last.removeprefix(f"{noun}: ")
     elif code == 1:

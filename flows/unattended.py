@@ -2,7 +2,8 @@
 
 import os
 import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -22,15 +23,23 @@ def watch(
     from flows import watch as flow
 
     with server.api():
-        while True:
-            wrong = flow.looked(typer.echo)
-            if every is None:
-                break
-            for line in wrong:
-                typer.echo(line, err=True)
-            time.sleep(60 * every)
-    if wrong:
-        raise UserError("; ".join(wrong))
+        while every is not None:
+            time.sleep(_look(flow.looked, 60 * every, flow.SECONDS_TO_SETTLE))
+        found = flow.looked(typer.echo)
+    if found.wrong:
+        raise UserError("; ".join(found.wrong))
+
+
+def _look(looked: Callable[[Callable[[str], None]], Any], seconds: float, seconds_to_settle: float) -> float:
+    """Look once; seconds to the next look. What is wrong is said, and ends nothing: it may be mended meanwhile."""
+    try:
+        found = looked(typer.echo)
+    except UserError as error:
+        typer.echo(f"eidetic: {error}", err=True)
+        return seconds
+    for line in found.wrong:
+        typer.echo(f"eidetic: {line}", err=True)
+    return min(seconds, seconds_to_settle) if found.noted else seconds
 
 
 def _say_what_is_known() -> None:

@@ -5,25 +5,31 @@ audits run in the same process, on a server of their own, with the same look.
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.states import Completed, Failed
+from prefect.runtime import deployment
+from prefect.states import Completed, Failed, Scheduled
 
 from flows import audit, audits, server, watched
-from tasks._settings import TryAgain, UserError
+from tasks._settings import UserError
 
 N_RUNS = 200  # of the audit, the newest, that are looked at
+SECONDS_TO_SETTLE = 60  # a folder that is new is looked at again so soon, and taken if it has not changed
 AT_WORK = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
 
 
 @flow(name="watch", persist_result=False)
 def watch() -> State[None]:
-    """Look once; announce each release whose audit is due, has not been asked for and was not cancelled."""
+    """Look once; announce each release whose audit is due, has not been asked for and was not cancelled.
+
+    The run fails where a source is not there, after the others were looked at.
+    """
     server.end_with_worker()
     try:
         found = watched.look()
@@ -35,24 +41,38 @@ def watch() -> State[None]:
     announced = [release for release in found.due if _is_open(release, asked.get(release))]
     for release in announced:
         audits.emit(audits.RELEASED, release, f"{release} is new, or its files are; its audit is asked for")
+    if found.noted:
+        _look_soon()
+    if found.wrong:
+        return Failed(message="; ".join(found.wrong))
     waiting = [release for release in found.due if release not in announced]
     return Completed(message=f"to audit: {', '.join(announced) or 'nothing'}" + (f"; asked for before: {', '.join(waiting)}" if waiting else ""))
 
 
-def looked(say: Callable[[str], None]) -> list[str]:
-    """Look once and audit what is due, one release after the other, in this process; what was refused or failed, a line each."""
-    try:
-        found = watched.look()
-    except TryAgain as error:
-        return [str(error)]
+def looked(say: Callable[[str], None]) -> watched.Look:
+    """Look once and audit what is due, one release after the other, in this process. What was refused or failed is among `wrong`.
+
+    Raises UserError as a look does.
+    """
+    found = watched.look()
     for line in found.said:
         say(line)
-    wrong = _told(found)
+    found.wrong += _told(found)
     for release in found.due:
         state = audit.audit([release], return_state=True)
         say(str(state.message))
-        wrong += [] if state.is_completed() else [str(state.message)]
-    return wrong
+        found.wrong += [] if state.is_completed() else [str(state.message)]
+    return found
+
+
+def _look_soon() -> None:
+    """Have the deployment look again when what was noted has had time to change; once, however many ask for it."""
+    if deployment.id is None:
+        return
+    at = datetime.now(UTC) + timedelta(seconds=SECONDS_TO_SETTLE)
+    with get_client(sync_client=True) as client:
+        client.create_flow_run_from_deployment(UUID(str(deployment.id)), state=Scheduled(scheduled_time=at),
+                                               idempotency_key=f"look-{int(at.timestamp()) // SECONDS_TO_SETTLE}")
 
 
 def _told(found: watched.Look) -> list[str]:

@@ -25,6 +25,13 @@ class Look:
     due: list[str] = field(default_factory=list)  # releases of params.yaml, in the order found, whose audit is not in the history
     refused: list[dict[str, Any]] = field(default_factory=list)  # places that nobody was told of yet
     said: list[str] = field(default_factory=list)  # what happened, a line each
+    noted: list[str] = field(default_factory=list)  # places that are taken at the next look if they have not changed by then
+    wrong: list[str] = field(default_factory=list)  # what somebody must mend: a source that is not there, a release that cannot be entered
+
+    def say(self, error: UserError) -> None:
+        """Keep what a source, or a place, is complained of."""
+        self.said.append(str(error))
+        self.wrong += [] if isinstance(error, TryAgain) else [str(error)]
 
 
 def look() -> Look:
@@ -48,10 +55,11 @@ def look() -> Look:
             try:
                 now = _judged(candidate, settings["settings"] or {}, audited) if is_whole else _entry("seen", reason=SEEN)
             except UserError as error:  # the Hub does not answer, or params.yaml is not edited by machine
-                found.said.append(str(error))
+                found.say(error)
                 continue
             memory["places"][candidate.place] = now | {"mark": candidate.mark, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
             _remember(memory)
+            found.noted += [candidate.place] if now["status"] == "seen" else []
             found.said.append(f"{candidate.place}: {now['status']}" + (f": {now['reason']}" if now["reason"] else ""))
         found.refused = [{"place": place, **entry} for place, entry in memory["places"].items() if entry["status"] == "refused" and not entry.get("is_told")]
         found.due = _due(memory, audited)
@@ -103,7 +111,7 @@ def _candidates(kind: str, source: str, memory: dict[str, Any], found: Look) -> 
     try:
         there = ask(source)
     except UserError as error:
-        found.said.append(str(error))
+        found.say(error)
         return []
     if kind == "folders" or "/" in source or source in memory["organisations"]:
         return there
@@ -120,20 +128,30 @@ def _entry(status: str, name: str | None = None, digest: str | None = None, reas
 
 
 def _judged(candidate: Any, more: dict[str, Any], audited: dict[str, set[str]]) -> dict[str, Any]:
-    """What becomes of a candidate that is there as a whole; it may enter it in params.yaml, with more = watch.settings."""
-    from tasks import _sources, _tables
+    """What becomes of a candidate that is there as a whole; it may enter it in params.yaml, with more = watch.settings.
+
+    One that changes while it is read is only noted.
+    """
+    from tasks import _new_releases, _sources, _tables
 
     text = releases.text_of()
     listed = releases.listed(text)
     name = next((name for name, spec in listed.items() if _is_there(spec, candidate.entry)), None)
     spec = listed[name] if name else candidate.entry | more
+    digest, reason = "", None
     try:
         root = _sources.accepted(spec)
+        digest = _sources.digest_of(root, _sources.lora_file(str(spec["lora"])) if spec.get("lora") else None)
     except TryAgain:
         raise
     except UserError as error:
-        return _entry("refused", name, reason=str(error))
-    digest = _sources.digest_of(root, _sources.lora_file(str(spec["lora"])) if spec.get("lora") else None)
+        reason = str(error)
+    except OSError as error:  # not for us to read, gone in the meantime, a disk that fails
+        reason = f"cannot be read: {error.strerror or error}: {error.filename}"
+    if not _new_releases.is_as_it_was(candidate):
+        return _entry("seen", reason=SEEN)
+    if reason:
+        return _entry("refused", name, reason=reason)
     if name:
         return _entry("listed", name, digest)
     same = next((release for release, digests in audited.items() if digest in digests), None)

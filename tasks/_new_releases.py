@@ -27,11 +27,19 @@ class Candidate:
 def in_folder(folder: str) -> list[Candidate]:
     """The pipelines in a folder of releases, by name; links to folders are left out. Raises UserError where there is no such folder."""
     root = Path(folder).expanduser()
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"watch.folders: {folder} does not exist; name a folder of releases")
-    found = sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink() and not path.name.startswith("."))
-    there = [path for path in found if path.name.isprintable() and (path / INDEX).is_file()]
+    try:
+        found = sorted(path for path in root.iterdir() if os.path.isdir(path) and not path.is_symlink() and not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"watch.folders: {folder} cannot be read: {error.strerror}") from None
+    there = [path for path in found if path.name.isprintable() and os.path.isfile(path / INDEX)]  # unlike Path's, False where it may not be read
     return [Candidate(str(path), _name(path.name), {"model": str(path), "revision": None}, _mark(path), is_whole=False) for path in there]
+
+
+def is_as_it_was(candidate: Candidate) -> bool:
+    """Whether no file of it has changed since it was found; of a commit none can."""
+    return candidate.is_whole or _mark(Path(candidate.place).expanduser()) == candidate.mark
 
 
 def _mark(root: Path) -> str:

@@ -86,6 +86,17 @@ def test_a_failure_is_told_of_once_for_its_reason_and_is_forgotten_when_the_audi
     assert len(told) == 4
 
 
+def test_a_release_of_which_a_stage_was_killed_is_told_of_once_and_left_alone_from_the_second_time_on(told: list[Any]) -> None:
+    reason = {V1: "screening@v1: the stage was killed"}
+    audits.tell([], reason, killed={V1})
+    assert audits.failed() == {} and audits.failures() == reason
+    audits.tell([], reason, killed={V1})
+    assert set(audits.failed()) == {V1} and len(told) == 1
+    audits.tell([V1], {})
+    audits.tell([], reason, killed={V1})
+    assert audits.failed() == {}, "an audit that succeeds in between lets it be tried again"
+
+
 def test_what_fails_for_all_releases_leaves_none_of_them_alone(told: list[Any]) -> None:
     audits.tell([], {V1: "images: no such folder", V2: "images: no such folder"}, is_shared=True)
     assert len(told) == 2 and audits.failed() == {} and set(audits.failures()) == {V1, V2}

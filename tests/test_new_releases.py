@@ -95,6 +95,19 @@ def test_a_folder_that_is_not_there_is_named(in_folder: Path) -> None:
         _new_releases.in_folder("nowhere")
 
 
+def test_a_folder_that_may_not_be_read_is_named_and_one_within_it_is_no_release(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Path, **_: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    release(in_folder / "releases" / "v2")
+    monkeypatch.setattr(Path, "is_dir", refused)  # as of lost+found: os.path's answer is no instead
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert [one.name for one in _new_releases.in_folder("releases")] == ["v2"]
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(UserError, match=r"^watch.folders: releases cannot be read: Permission denied$"):
+        _new_releases.in_folder("releases")
+
+
 def test_the_hub_is_asked_for_a_repositorys_commit_and_for_an_owners_pipelines(hub: str) -> None:
     expected = {"place": "acme/kettle-xl", "name": "kettle-xl-01234567", "entry": {"model": "acme/kettle-xl", "revision": SHA}, "mark": SHA, "is_whole": True}
     for source in ("acme/kettle-xl", "acme"):

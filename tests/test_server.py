@@ -91,6 +91,12 @@ def test_a_server_of_our_own_that_never_answers_is_given_up(monkeypatch: pytest.
             process.kill()
 
 
+def test_a_run_that_was_handed_to_init_before_it_could_look_has_no_worker() -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        assert server._may_be_worker(os.getpid()) and (sys.platform != "linux" or not server._may_be_worker(other.pid))
+        other.kill()
+
+
 def test_nobody_listening_is_told_from_an_api_that_answers(healthy: str, silent: str) -> None:
     for url, is_refused in ((healthy, False), (silent, True)):
         where = urllib.parse.urlsplit(url)

@@ -42,7 +42,8 @@ def statuses() -> dict[str, str]:
 
 def test_a_release_is_taken_at_the_second_look_at_the_same_files_and_is_one_line_of_params_yaml(project: Path) -> None:
     folder = copied("v2")
-    assert (watched.look().due, statuses()) == ([], {"releases/v2": "seen"})
+    found = watched.look()
+    assert (found.due, found.noted, statuses()) == ([], ["releases/v2"], {"releases/v2": "seen"})
     changed(folder)  # it was still being copied
     assert (watched.look().due, statuses()) == ([], {"releases/v2": "seen"}) and Path("params.yaml").read_text() == PARAMS
     assert watched.look().due == ["v2"]
@@ -90,6 +91,42 @@ def test_broken_and_hostile_releases_are_refused_told_of_once_and_keep_nothing_b
     assert watched.look().due == ["good", "a-hostile"]
 
 
+def test_a_release_that_is_copied_by_half_and_stands_still_is_refused_and_taken_when_it_is_whole(project: Path) -> None:
+    folder = copied("v2")
+    shutil.move(folder / "vae", "vae")
+    watched.look()
+    found = watched.look()
+    assert found.due == [] and [entry["reason"] for entry in found.refused] == ["component vae of model_index.json has no folder; the folder is not whole"]
+    shutil.move("vae", folder / "vae")
+    watched.look()
+    assert watched.look().due == ["v2"]
+
+
+def test_a_release_that_changes_while_it_is_read_waits_too(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, read = copied("v2"), _sources.digest_of
+    monkeypatch.setattr(_sources, "digest_of", lambda root, lora: (changed(folder), read(root, lora))[1])
+    watched.look()
+    found = watched.look()
+    assert (found.due, found.noted, statuses()) == ([], ["releases/v2"], {"releases/v2": "seen"}) and Path("params.yaml").read_text() == PARAMS
+    monkeypatch.setattr(_sources, "digest_of", read)
+    assert watched.look().due == [] and watched.look().due == ["v2"]
+
+
+def test_a_release_that_cannot_be_read_is_refused_and_keeps_no_other_back(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted = _sources.accepted
+
+    def forbidden(spec: dict[str, Any]) -> Path:
+        if spec["model"] == "releases/a":
+            raise PermissionError(13, "Permission denied", "releases/a/model_index.json")
+        return accepted(spec)
+
+    monkeypatch.setattr(_sources, "accepted", forbidden)
+    copied("a"), copied("b")
+    watched.look()
+    found = watched.look()
+    assert found.due == ["b"] and found.refused[0]["reason"] == "cannot be read: Permission denied: releases/a/model_index.json"
+
+
 def test_a_pipe_in_a_release_holds_up_no_look(project: Path) -> None:
     import os
 
@@ -135,8 +172,9 @@ def test_a_source_that_is_not_there_and_a_hub_that_does_not_answer_keep_no_other
     monkeypatch.setattr(_new_releases, "on_hub", silent)
     Path("params.yaml").write_text(PARAMS.replace("hub: []", "hub: [acme]").replace("[releases]", "[nowhere, releases]"))
     copied("v2")
-    said = watched.look().said
-    assert said[:2] == ["watch.folders: nowhere does not exist; name a folder of releases", "watch.hub: acme cannot be asked for now: no route"]
+    found, missing = watched.look(), "watch.folders: nowhere does not exist; name a folder of releases"
+    assert found.said[:2] == [missing, "watch.hub: acme cannot be asked for now: no route"]
+    assert found.wrong == [missing], "a Hub that does not answer passes by itself"
     assert watched.look().due == ["v2"]
 
 
