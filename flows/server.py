@@ -21,7 +21,7 @@ from pathlib import Path
 from flows import stages
 from tasks._settings import UserError
 
-SECONDS_TO_START = 120.0
+SECONDS_TO_START = 300.0  # of a machine that is busy with something else; one that ends before is noticed at once
 SECONDS_BETWEEN_LOOKS = 1.0  # at the worker and the API of a deployed run
 N_REFUSALS = 2  # looks in a row at which nobody listens at the API's address
 HOST = "127.0.0.1"

@@ -118,7 +118,7 @@ def at_work(command: list[str], folder: Path, *, says: str, **variables: str) ->
         process = subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)} | variables, text=True, stdout=out,
                                    stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        assert until(lambda: says in said.read_text() or process.poll() is not None, 120) and says in said.read_text(), said.read_text()
+        assert until(lambda: says in said.read_text() or process.poll() is not None, 400) and says in said.read_text(), said.read_text()
         yield process
     finally:
         if process.poll() is None:

@@ -45,8 +45,6 @@ class Api:
             found += page
         return [log.message for log in sorted(found, key=lambda log: log.timestamp)]
 
-
-
     def run(self, deployment: str, **parameters: Any) -> Any:
         """A run of a deployment, asked for now; its id."""
         found = self.asked("read_deployment_by_name", deployment)
@@ -65,7 +63,7 @@ class Api:
     def shell(self, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
         """Commands of a page, with this server's address instead of the page's, stopped at the first that fails."""
         return subprocess.run(["sh", "-e"], input=self.here(text), cwd=folder, env=os.environ | self.environment | {"PYTHONPATH": str(ROOT)}, text=True,
-                              capture_output=True, timeout=300, check=False)
+                              capture_output=True, timeout=600, check=False)
 
     def here(self, text: str) -> str:
         return text.replace("http://127.0.0.1:4200/api", self.url).replace("--port 4200", f"--port {self.port}")
