@@ -25,6 +25,7 @@ SECONDS_TO_START = 300.0  # of a machine that is busy with something else; one t
 SECONDS_BETWEEN_LOOKS = 1.0  # at the worker and the API of a deployed run
 N_REFUSALS = 2  # looks in a row at which nobody listens at the API's address
 HOST = "127.0.0.1"
+TEMPORARY_FAILURE = 75  # EX_TEMPFAIL: try again
 
 
 @contextmanager
@@ -44,8 +45,10 @@ def api() -> Iterator[str]:
         return
     process, url = _started()
     # at exit, not at the end of the block: Prefect sends its last logs and events when the interpreter ends, and waits for an answer
-    atexit.register(_stop, process)
+    is_over = threading.Event()
+    atexit.register(_stop, process, is_over)
     _wait(process, url)
+    threading.Thread(target=_end_without, args=(process, is_over), name="end-without-server", daemon=True).start()
     with temporary_settings({PREFECT_API_URL: url}):
         yield url
 
@@ -80,9 +83,22 @@ def _watch(worker: int, address: tuple[str, int]) -> None:
     while os.getppid() == worker and _may_be_worker(worker) and n_refusals < N_REFUSALS:
         time.sleep(SECONDS_BETWEEN_LOOKS)
         n_refusals = n_refusals + 1 if _is_refused(address) else 0
+    _end(1)
+
+
+def _end_without(process: subprocess.Popen[bytes], is_over: threading.Event) -> None:
+    """End this process and its stage when a server of our own is killed: Prefect would go on trying to reach it for minutes."""
+    while process.poll() is None:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    if not is_over.is_set():
+        print("eidetic: Prefect's server was killed; what is finished is kept and the next run goes on from there", file=sys.stderr, flush=True)
+        _end(TEMPORARY_FAILURE)
+
+
+def _end(code: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(stages.SECONDS_TO_STOP)  # the stage ends in the meantime; Prefect goes on trying to report it
-    os._exit(1)
+    os._exit(code)
 
 
 def _may_be_worker(process: int) -> bool:
@@ -105,7 +121,8 @@ def _is_refused(address: tuple[str, int]) -> bool:
     return False
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], is_over: threading.Event) -> None:
+    is_over.set()
     process.terminate()
     try:
         process.wait(stages.SECONDS_TO_STOP)

@@ -16,7 +16,7 @@ import pytest
 from flows import server
 from tasks._settings import UserError
 from tests.conftest import at_work, eidetic, running, until
-from tests.toy_project import toy_project
+from tests.toy_project import plant, toy_project
 
 SERVE = "from flows import server\nwith server.api() as url:\n    print('at', url, flush=True)\n    import time; time.sleep(60)"
 
@@ -59,6 +59,18 @@ def test_a_server_of_our_own_answers_and_does_not_outlive_a_killed_run(tmp_path:
         assert len(running(mark)) >= 2
         process.send_signal(signal.SIGKILL)
         assert until(lambda: not running(mark), 15), running(mark)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_an_audit_whose_own_server_is_killed_ends_with_its_stage_and_says_so(tmp_path: Path) -> None:
+    mark, folder = f"{os.getpid()}-killed", toy_project(tmp_path)
+    plant(folder, "images", "print('held', flush=True); time.sleep(300)")
+    with at_work([sys.executable, "-m", "flows.cli", "audit"], folder, says="held", EIDETIC_TEST_MARK=mark) as process:
+        servers = [number for number, words in running(mark).items() if "server" in words]
+        for number in servers:
+            os.kill(number, signal.SIGKILL)
+        assert servers and until(lambda: process.poll() is not None and not running(mark), 10), running(mark)
+        assert "\neidetic: Prefect's server was killed; what is finished is kept" in (folder / "said.txt").read_text()
 
 
 def test_a_server_that_answers_is_used_and_none_is_started_beside_it(healthy: str, monkeypatch: pytest.MonkeyPatch) -> None:
