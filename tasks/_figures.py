@@ -285,7 +285,7 @@ def _draw(axes: Any, plot: Plot, s: Series) -> None:
 
 def _finished(drawn: Any, axes: Any) -> bytes:
     """The page's look on matplotlib's axes, and the file's bytes, without the version that drew them."""
-    axes.tick_params(colors=SOFT, length=0, labelsize=9)
+    axes.tick_params(colors=SOFT, length=0, labelsize=9, pad=7)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
     for name, side in axes.spines.items():
