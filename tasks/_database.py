@@ -2,7 +2,9 @@
 
 import io
 import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
@@ -21,6 +23,7 @@ OFFLINE: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_kn
 CONFINED: dict[str, Any] = {"enable_external_access": "false", "lock_configuration": "true"}  # no other file, and no query that says otherwise
 N_EXAMPLES = 3
 MAX_WIDTH, MAX_ROWS = 10_000, 10_000  # of a printed answer that is not shown on a terminal
+UNSHOWN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")  # would turn or colour a terminal's lines
 Source: TypeAlias = pa.Table | Sequence[Path]  # a table, or the Parquet files of which it is the union
 
 
@@ -67,13 +70,19 @@ def rows(path: Path, query: str) -> pa.Table:
     """What a query says. Raises UserError where the query is wrong or there is no database."""
     with connect(path) as connection:
         try:
-            return connection.sql(query).to_arrow_table()
+            relation = connection.sql(query)
+            if relation is None:
+                raise UserError("the query cannot be answered: it asks for nothing")
+            return relation.to_arrow_table()
         except duckdb.Error as error:
             raise UserError(f"the query cannot be answered: {_first_line(error)}") from None
 
 
 def shown(path: Path, query: str, form: str) -> str:
-    """What a query says as a table for people, CSV or JSON (form `table`, `csv` or `json`). Raises UserError as `rows` does."""
+    """What a query says as a table for people, CSV or JSON (form `table`, `csv` or `json`). Raises UserError where it is wrong.
+
+    In CSV a list is its JSON. In JSON a number that is not finite is its name. In a table, what would steer a terminal is U+FFFD.
+    """
     with connect(path) as connection:
         try:
             relation = connection.sql(query)
@@ -83,14 +92,17 @@ def shown(path: Path, query: str, form: str) -> str:
                 text = io.StringIO()
                 with redirect_stdout(text):
                     relation.show(max_width=shutil.get_terminal_size((MAX_WIDTH, 0)).columns, max_rows=MAX_ROWS)
-                return text.getvalue().rstrip("\n")
+                return UNSHOWN.sub("\ufffd", text.getvalue().rstrip("\n"))
             answer = relation.to_arrow_table()
         except duckdb.Error as error:
             raise UserError(f"the query cannot be answered: {_first_line(error)}") from None
+    twice = next((name for i, name in enumerate(answer.column_names) if name in answer.column_names[:i]), None)
+    if form == "json" and twice is not None:
+        raise UserError(f"two columns are named '{twice}', of which JSON keeps one; name them apart with `as`")
     if form == "json":
-        return json.dumps(answer.to_pylist(), indent=2, default=str, ensure_ascii=False)
+        return _json(answer.to_pylist(), indent=2)
     sink = pa.BufferOutputStream()
-    csv.write_csv(answer, sink)
+    csv.write_csv(pa.table([_written(column) for column in answer.columns], names=answer.column_names), sink)
     return str(sink.getvalue().to_pybytes().decode()).rstrip("\n")
 
 
@@ -158,6 +170,28 @@ def _describe(connection: duckdb.DuckDBPyConnection, table: str, schemas: Sequen
     for column in filled_columns(schemas):
         if column in found:
             connection.execute(f'alter table "{table}" alter column "{column}" set not null')
+
+
+def _written(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """A column as CSV can hold it: what is nested becomes JSON, bytes and spans of time their text."""
+    of = pa.types
+    if of.is_nested(column.type):
+        return pa.array([None if value is None else _json(value) for value in column.to_pylist()], pa.string())
+    if of.is_interval(column.type) or of.is_binary(column.type) or of.is_large_binary(column.type) or of.is_binary_view(column.type):
+        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+    return column
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """Valid JSON, which has no number for infinity and for what is no number: these are their names."""
+    def finite(v: Any) -> Any:
+        if isinstance(v, float) and not math.isfinite(v):
+            return str(v)
+        if isinstance(v, dict):
+            return {key: finite(of_key) for key, of_key in v.items()}
+        return [finite(one) for one in v] if isinstance(v, list | tuple) and not hasattr(v, "_fields") else v
+
+    return json.dumps(finite(value), indent=indent, default=str, ensure_ascii=False, allow_nan=False)
 
 
 def _text(value: str | Path) -> str:

@@ -110,10 +110,9 @@ def distances(findings: list[dict[str, Any]], thresholds: dict[str, Any], *, is_
     for kind, label in labels.items():
         rows = [r for r in of if _kind(r) == kind]
         l2, margin = (np.array([r[axis] for r in rows], float) for axis in ("l2", "margin"))
-        names = tuple(f"{r['caption'][:80]}: l2 {r['l2']:.3f}, margin {r['margin']:.2f}" for r in rows) if len(of) <= MAX_NAMED else ()
+        names = tuple(f"\u2068{r['caption'][:80]}\u2069: l2 {r['l2']:.3f}, margin {r['margin']:.2f}" for r in rows) if len(of) <= MAX_NAMED else ()
         marks.append(Series(label, kind, l2, margin, names=names))
-    who = "Controls" if is_control else "Targets"
-    corner = (thresholds["verbatim_l2"], thresholds["verbatim_margin"])
+    who, corner = "Controls" if is_control else "Targets", (thresholds["verbatim_l2"], thresholds["verbatim_margin"])
     note = (f"Each prompt’s typical picture: how far from the nearest picture, and how much nearer than the next. Shaded: verbatim, l2 at most {corner[0]} "
             f"and margin at most {corner[1]}." if not is_control else
             "The same of images that the model never saw: a cross in the shade would be a false alarm; filled, a training image came back.")
@@ -160,14 +159,13 @@ def false_share(findings: list[dict[str, Any]]) -> Plot | None:
     if not n_controls or not is_target.any():
         return None
     estimate, upper = curves.false_shares(is_target, n_targets, n_controls)
-    k = np.arange(1, len(estimate) + 1, dtype=float)
     found, flagged = sum(r["is_extracted"] for r in judged if r["arm"] != "held_out"), sum(r["is_flagged"] for r in judged if r["arm"] == "held_out")
     own = rates.decoy_fdr(n_targets, found, n_controls, flagged)
-    marks = [Series("estimate", "step", k, estimate), Series("95 % bound", "dashed", k, upper)]
+    marks = [Series("estimate", "step", *_lists(estimate)), Series("95 % bound", "dashed", *_lists(upper))]
     marks += [Series("this list", "found", np.array([found], float), np.array([own], float))] if own is not None else []
-    return Plot("false_share", "False share, by length of the list", f"Estimated false share of the list by its length, up to {len(k)} images",
+    return Plot("false_share", "False share, by length of the list", f"Estimated false share of the list by its length, up to {len(estimate)} images",
                 "All targets, closest first by margin: were the list cut there. Dot: the list as the verdicts have it, all arms together.",
-                counts("images in the list", len(k)), shares("false share"), marks)
+                counts("images in the list", len(estimate)), shares("false share"), marks)
 
 
 def cost(findings: list[dict[str, Any]]) -> Plot | None:
@@ -197,11 +195,16 @@ def manual_precision(precision: np.ndarray) -> Plot | None:
     """Share of labelled pairs that people call copies, the list cut after each, closest first; precision [n, 3] with its interval."""
     if not len(precision):
         return None
-    k = np.arange(1, len(precision) + 1, dtype=float)
-    return Plot("manual_precision", "What people call a copy", f"Share of the closest pairs that people call copies: {precision[-1, 0]:.0%} of {len(k)}",
+    k, (lengths, called) = len(precision), _lists(precision)
+    return Plot("manual_precision", "What people call a copy", f"Share of the closest pairs that people call copies: {precision[-1, 0]:.0%} of {k}",
                 "Labelled pairs, closest first by margin, the list cut after each. Band: 95 % Clopper–Pearson, of each cut alone.",
-                counts("labelled pairs in the list", len(k)), shares("called a copy"),
-                [Series("95 % interval", "band", k, precision[:, 1], precision[:, 2]), Series("share", "step", k, precision[:, 0])])
+                counts("labelled pairs in the list", k), shares("called a copy"),
+                [Series("95 % interval", "band", lengths, called[:, 1], called[:, 2]), Series("share", "step", lengths, called[:, 0])])
+
+
+def _lists(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths from 0 and values [n, ...] of lists of 1 to n, the first value from 0 on: one alone is a line too."""
+    return np.arange(len(values) + 1, dtype=float), np.r_[values[:1], values]
 
 
 def by_copies(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -282,7 +285,7 @@ def _draw(axes: Any, plot: Plot, s: Series) -> None:
 
 def _finished(drawn: Any, axes: Any) -> bytes:
     """The page's look on matplotlib's axes, and the file's bytes, without the version that drew them."""
-    axes.tick_params(colors=SOFT, length=0, labelsize=9)
+    axes.tick_params(colors=SOFT, length=0, labelsize=9, pad=7)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
     for name, side in axes.spines.items():

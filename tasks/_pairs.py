@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tasks import _pictures, _tables, _training_sets
+from tasks._pages import named
 
 MAX_PAIRS = 500  # with pictures inline
 MAX_ROWS = 10_000  # the rest by SQL
@@ -46,7 +47,7 @@ def rows(findings: list[dict[str, Any]], pictured: set[int], new: set[int]) -> d
     ordered = sorted(findings, key=lambda r: (not r["is_extracted"], r["margin"] if r["margin"] is not None else 9.0, r["finding_id"]))[:MAX_ROWS]
     arms, types = (sorted({r[name] for r in ordered}) for name in ("arm", "match_type"))
     for longest in (120, 60, 30, 15, 0):
-        listed = [[str(r["finding_id"]), cut(r["caption"], longest), arms.index(r["arm"]), types.index(r["match_type"]),
+        listed = [[str(r["finding_id"]), cut(named(r["caption"]), longest), arms.index(r["arm"]), types.index(r["match_type"]),
                    _thousandths(r["l2"]), _thousandths(r["margin"]), _thousandths(r["similarity"]), r["n_copies"], _thousandths(r["hit_rate"]),
                    cut(r["image_key"] or "", longest), int(r["is_extracted"]) + 2 * int(r["is_flagged"]) + 4 * int(r["finding_id"] in pictured)
                    + 8 * int(r["prompt_id"] in new and r["is_extracted"])] for r in ordered]

@@ -55,6 +55,33 @@ def test_an_answer_is_a_table_for_people_csv_or_json(built: Path) -> None:
     assert json.loads(_database.shown(PATH, "from t order by a", "json")) == [{"a": 1, "b": "x, y"}, {"a": 2, "b": 'say "z"'}]
 
 
+def test_every_type_has_an_answer_in_every_form(built: Path) -> None:
+    query = """select [1, 2] as l, {'x': 'a, "b"'} as s, map {'k': 1} as m, 'nan'::double as n, [1e308 * 10] as i, interval 3 days as d, '\\xAA'::blob as b,
+        null as z, date '2026-01-02' as t, 170141183460469231731687303715884105727::hugeint as h, uuid '00000000-0000-0000-0000-00000000000a' as u"""
+    assert "[1, 2]" in _database.shown(PATH, query, "table")
+    row, = csv.DictReader(io.StringIO(_database.shown(PATH, query, "csv")))
+    assert (json.loads(row["l"]), json.loads(row["s"]), row["z"], row["t"]) == ([1, 2], {"x": 'a, "b"'}, "", "2026-01-02") and "170141183460469231" in row["h"]
+    answer, = json.loads(_database.shown(PATH, query, "json"), parse_constant=pytest.fail)
+    assert (answer["l"], answer["n"], answer["i"], answer["z"], answer["t"]) == ([1, 2], "nan", ["inf"], None, "2026-01-02")
+
+
+def test_json_does_not_lose_a_column_that_is_named_as_another(built: Path) -> None:
+    with pytest.raises(UserError, match="two columns are named 'a'"):
+        _database.shown(PATH, "select 1 as a, 2 as a", "json")
+    assert _database.shown(PATH, "select 1 as a, 2 as a", "csv") == '"a","a"\n1,2'
+
+
+def test_a_caption_in_a_table_steers_no_terminal(built: Path) -> None:
+    shown = _database.shown(PATH, "select chr(27) || '[31mred' || chr(8238) || 'abc' || chr(155) || chr(10) || 'x' as c", "table")
+    assert not [c for c in shown if c != "\n" and not c.isprintable()] and "red\ufffdabc" in shown
+
+
+def test_a_query_that_asks_for_nothing_says_so(built: Path) -> None:
+    assert _database.shown(PATH, "-- only a comment", "table") == ""
+    with pytest.raises(UserError, match="asks for nothing"):
+        _database.rows(PATH, "")
+
+
 OUTSIDE = [
     "drop table t", "insert into t values (3, 'z')", "create temp macro f(x) as x; drop table t", "copy t to 'out.csv'", "copy t from 't.sql'",
     "export database 'out'", "import database 'out'", "from read_csv('t.sql')", "from read_text('t.sql')", "from read_blob('t.sql')", "from 't.sql'",

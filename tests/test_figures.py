@@ -25,7 +25,7 @@ def asked_of(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_points_stand_inside_the_plot_however_far_they_lie() -> None:
     plot = _figures.distances([*FOUND, control(2, l2=0.9, margin=3.0), unsampled(3)], THRESHOLDS, is_control=True)
-    assert [(s.style, plot.marks(s)) for s in plot.series] == [("other", [(100.0, 0.0, "control 2: l2 0.900, margin 3.00")])]
+    assert [(s.style, plot.marks(s)) for s in plot.series] == [("other", [(100.0, 0.0, "\u2068control 2\u2069: l2 0.900, margin 3.00")])]
     assert plot.corner == (0.15, 0.7) and 0 < plot.x.at(0.15) < 100
 
 
@@ -67,9 +67,17 @@ def test_the_false_share_of_each_list_is_counted_as_if_it_were_cut_there() -> No
     assert plot is not None
     estimate, upper, own = plot.series
     flagged = [0, 0, 0, 0, 0, 0, 1, 1]  # the control at 0.65 stands before the seventh; 0.9 after all; calibrating ones judge nothing
-    assert np.allclose(estimate.y, [min(1, 8 * (1 + f) / (4 * (i + 1))) for i, f in enumerate(flagged)])
+    assert estimate.x.tolist() == list(range(9)) and estimate.y[0] == estimate.y[1], "the first list is drawn from 0 on"
+    assert np.allclose(estimate.y[1:], [min(1, 8 * (1 + f) / (4 * (i + 1))) for i, f in enumerate(flagged)])
     assert (upper.y >= estimate.y - 1e-9).all() and (own.x.tolist(), own.y.tolist()) == ([4.0], [8 / 16])
     assert _figures.false_share(FOUND) is None, "without controls nothing is estimated"
+
+
+def test_one_labelled_pair_alone_is_a_line_with_its_band() -> None:
+    plot = _figures.manual_precision(np.array([[1.0, 0.025, 1.0]]))
+    assert plot is not None
+    band, share = plot.series
+    assert plot.path(share) == "M0 0H100V0" and plot.path(band) == "M0 97.5L100 97.5L100 0L0 0Z"
 
 
 def test_findings_are_counted_in_the_order_of_the_screen_after_its_own_cost() -> None:

@@ -52,7 +52,7 @@ def test_a_thumbnail_keeps_its_budget_and_a_small_picture_its_pixels(width: int,
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     data = _pictures.thumbnail(noise, 128, budget)
     assert len(data) <= budget
-    if max(width, height) <= 128 and width * height * 3 < budget // 2:
+    if max(width, height) <= 128 and width * height * 3 + 300 <= budget:  # a lossless WebP of noise is its bytes and up to 250 more
         assert (_pictures.canonical(data) == noise).all()
 
 

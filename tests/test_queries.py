@@ -1,5 +1,7 @@
 """Every question of sql/queries on two tiny audits with a planted truth: the rows of each answer, by this DuckDB and by its 1.5 client."""
 
+import csv
+import io
 import json
 import shutil
 import subprocess
@@ -141,6 +143,8 @@ def test_a_question_has_the_answer_that_was_planted(database: Path, name: str) -
         assert set(expected) <= set(got)
         told = {column: got[column] for column in expected}
         assert {c: pytest.approx(v, rel=1e-4) if isinstance(v, float) else v for c, v in expected.items()} == told, f"row {number}"
+    as_csv = _database.shown(database, QUERIES[name].read_text(encoding="utf-8"), "csv")
+    assert len(list(csv.DictReader(io.StringIO(as_csv)))) == len(found)
 
 
 @pytest.mark.parametrize("name", QUERIES)

@@ -33,7 +33,7 @@ def test_copies_come_first_and_what_is_not_promised_or_empty_is_left_out() -> No
 def test_the_part_of_the_page_says_what_it_costs_beside_what_it_brings(n: int) -> None:
     page = _pages.rendered("remedies.html.jinja", {"remedies": _remedies.remedies(RATES, POLICIES, entries(n), SUMMARY)}, html=True)
     assert page.count("<section") == page.count("</section>") == 1 and 'id="remedies"' in page
-    assert ("1390 of 1391" in page and "0 of 900" in page and "Of the 44.5 (43 to 49) images" in page) is (n > 0)
+    assert ("1,390 of 1,391" in page and "0 of 900" in page and "Of the 44.5 (43 to 49) images" in page) is (n > 0)
     assert ("the blocklist is empty" in page) is (n == 0) and "5 of 10" in page and "0.5 <small>(0.0 to 4.0)" in page
 
 

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import hypergeom
 
 from tasks import _pages, report
-from tests.tiny_report import NOT_COMPARED, arm, audited_tables, clique_alone, control, filled, finding, page_of, unsampled
+from tests.tiny_report import NOT_COMPARED, arm, audited_tables, change, clique_alone, compared, control, filled, finding, page_of, unsampled
 
 CAPTION = "<img src=x onerror=alert(1)>"
 HOSTILE = f"</script>{CAPTION}\"' [click](javascript:alert(1)) | `x` http://a.example www.b.example \u202e {{{{ 700 * 7 }}}}"
@@ -150,6 +150,11 @@ def test_what_further_captions_brought_is_said_beside_the_rates_and_counts_for_n
     assert audit["controls"]["n"] == 1 and audit["further_captions"] == {"n_prompts": 12, "n_findings": 3, "n_controls": 5, "n_flagged": 1}
     page = page_of([finding(), control(2), *again], summary)
     assert "12 further captions of the same images were asked: by these alone 3 more images came back (1 of 5 further captions" in page
+
+
+def test_a_caption_of_which_nothing_can_be_seen_is_called_blank() -> None:
+    page = page_of([finding("\u200b \u202e", 1), control(2)], [arm()], changes=[change(1)], comparisons=[compared()])
+    assert page.count("<bdi>(blank)</bdi>") == 3 and '["1","(blank)",' in page, "its heading, its prompt, among the new ones, its row"
 
 
 def test_hostile_captions_are_text_in_the_page_and_in_the_card() -> None:

@@ -92,11 +92,11 @@ REMEDIES: dict[str, Any] = {"n_entries": 0, "filter": [], "policies": [], "cover
 
 
 def filled(findings: list[dict[str, Any]], summary: list[dict[str, Any]], *, changes: list[dict[str, Any]] | None = None,
-           noise: np.random.Generator | None = None, **other: Any) -> dict[str, Any]:
+           noise: np.random.Generator | None = None, remedies: dict[str, Any] = REMEDIES, **other: Any) -> dict[str, Any]:
     """What the templates are filled with; other = further facts, as comparisons or reviews."""
     screening = {r["prompt_id"]: {"text_noise_norm": float(r["prompt_id"]), "screen_evaluations": 8} for r in findings}
     return report.content(audited_tables(findings, summary, **other), findings, lambda n: Pictures(_pairs.max_bytes(n), noise),
-                          {"checks": [], "changes": changes or [], "remedies": REMEDIES, "screening": screening, "near_copy": 0.6})
+                          {"checks": [], "changes": changes or [], "remedies": remedies, "screening": screening, "near_copy": 0.6})
 
 
 def page_of(findings: list[dict[str, Any]], summary: list[dict[str, Any]], **other: Any) -> str:

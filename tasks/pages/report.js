@@ -22,7 +22,9 @@
         if (sort.value !== sorted) {
           const sign = ascending.includes(sort.value) ? 1 : -1;
           pairs.sort((a, b) => sign * (a[sort.value] - b[sort.value]) || a.l2 - b.l2);
+          grid.remove(); // five hundred moves outside of the page are half as dear as inside
           grid.append(...pairs.map(p => p.item));
+          section.append(grid);
         }
         let n = 0;
         for (const p of pairs) n += !(p.item.hidden = !isWanted(p));
