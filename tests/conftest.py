@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFECT_HOME = tempfile.TemporaryDirectory(prefix="eidetic-", ignore_cleanup_errors=True)  # nothing of the developer's own is touched
@@ -24,6 +25,8 @@ os.environ.update({
     "DVC_NO_ANALYTICS": "true", "GX_ANALYTICS_ENABLED": "false", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
     "OMP_WAIT_POLICY": "PASSIVE", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
 })
+settings.register_profile("untimed", deadline=None)  # time is measured in bench/, never asserted: a busy machine fails nothing
+settings.load_profile("untimed")
 
 
 @pytest.fixture
