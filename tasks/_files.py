@@ -117,11 +117,29 @@ def _remote_file(root: str, name: str) -> BinaryIO:
     place = base if PurePosixPath(base).suffix in ONE_FILE else f"{base}/{name}".lstrip("/") if base else name
     try:
         file: BinaryIO = system.open(place, "rb")
+        if PurePosixPath(place).suffix in ONE_FILE:
+            _require_parts(root, file)
         return file
     except FileNotFoundError:
         raise Unreadable("listed, but not in the folder") from None
     except OSError as error:
         raise TryAgain(f"{root}/{name} cannot be read now: {_first_line(error)}") from None
+
+
+_checked: set[str] = set()  # addresses whose server gives parts of a file
+
+
+def _require_parts(root: str, file: BinaryIO) -> None:
+    """Raise UserError where a server gives files as a whole only: of tars and Parquet files parts are read."""
+    if root in _checked or not root.startswith("http"):
+        return
+    try:
+        file.seek(1)
+        file.read(1)
+        file.seek(0)
+    except ValueError as error:
+        raise UserError(f"{root}: its server gives no parts of files ({_first_line(error)[:80]}); copy them here, and name the folder") from None
+    _checked.add(root)
 
 
 @lru_cache(maxsize=8)

@@ -23,7 +23,7 @@ def listed(root: str, digests: dict[str, str | None]) -> list[tuple[list[str | N
     told: dict[str, dict[str, Any]] = {name: {"key": name, "shard": name, "position": 0} for name in digests if _is_picture(name) or _is_link(name, digests)}
     for name in (n for n in digests if PurePosixPath(n).name in METADATA):
         for number, fields in enumerate(_metadata(root, name)):
-            if "file_name" in fields:
+            if fields.get("file_name") not in (None, ""):
                 key = _rows.text((PurePosixPath(name).parent / str(fields["file_name"])).as_posix()) or ""
                 told[key] = {"key": key, "shard": key, "position": 0, "caption": fields.get("caption"), "url": _rows.text(fields.get("url"))}
             else:
@@ -67,7 +67,7 @@ def picture(root: str, name: str) -> bytes:
 
 
 def _is_picture(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in _pictures.SUFFIXES
+    return PurePosixPath(name).suffix.lower() in _pictures.PICTURES
 
 
 def _is_link(name: str, digests: dict[str, str | None]) -> bool:

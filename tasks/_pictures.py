@@ -21,8 +21,10 @@ from PIL import Image, ImageOps
 from tasks import _tables
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM")  # none of those for which PIL runs other programs
-SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF",
-            ".avif": "AVIF"}
+_NAMES = {"PNG": ".png .apng", "JPEG": ".jpg .jpeg .jpe .jfif", "WEBP": ".webp", "BMP": ".bmp .dib", "GIF": ".gif", "TIFF": ".tif .tiff", "AVIF": ".avif",
+          "JPEG2000": ".jp2 .j2k", "PPM": ".ppm .pgm .pbm .pnm"}
+SUFFIXES = {suffix: form for form, names in _NAMES.items() for suffix in names.split()}
+PICTURES = {*SUFFIXES, ".heic", ".heif", ".jxl", ".svg", ".eps", ".tga", ".psd", ".ico"}  # by their name; the last are not read, and rows all the same
 MAX_PIXELS = 1 << 26
 MIN_SIDE, MAX_SIDE = 4, 1 << 15  # px; below there is nothing to compare
 LARGE = 1 << 22  # pixels; of larger pictures one at a time is decoded, so that memory does not grow with the cores

@@ -54,8 +54,17 @@ def failure(fields: dict[str, Any]) -> str | None:
 
 
 def plain(column: pa.Array) -> list[Any]:
-    """A column's values; text as bytes, so that what is not UTF-8 is a row's matter and not the file's."""
-    return list((column.cast(pa.binary()) if pa.types.is_string(column.type) else column).to_pylist())
+    """A column's values; text as bytes, in lists and dictionaries too, so that what is not UTF-8 is a row's matter and not the file's."""
+    return list(column.cast(_as_bytes(column.type)).to_pylist())
+
+
+def _as_bytes(kind: pa.DataType) -> pa.DataType:
+    """The type that holds what this one holds, with bytes for text."""
+    if pa.types.is_dictionary(kind):
+        return _as_bytes(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return (pa.list_ if pa.types.is_list(kind) else pa.large_list)(_as_bytes(kind.value_type))
+    return {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}.get(kind, kind)
 
 
 def text(value: Any) -> str | None:
@@ -76,7 +85,9 @@ def _has_bytes(value: str) -> bool:
 
 
 def _caption(value: Any) -> tuple[str | None, str | None]:
-    """The caption and what is amiss with it."""
+    """The caption, the first where there is a list of them, and what is amiss with it."""
+    if isinstance(value, list):
+        value = value[0] if value else None
     if value is None:
         return None, "caption missing"
     if len(value if isinstance(value, bytes | str) else str(value)) > MAX_TEXT:

@@ -42,10 +42,15 @@ class Source:
 def is_wanted(form: str, name: str) -> bool:
     """Whether a file below the root is read, by its name."""
     path = PurePosixPath(name)
-    wanted = {"parquet": path.suffix == ".parquet", "webdataset": path.suffix in (".tar", ".parquet"),
+    wanted = {"parquet": path.suffix.lower() == ".parquet", "webdataset": path.suffix in (".tar", ".parquet") or is_compressed(name),
               "clip_embeddings": (name.startswith(_clip_embeddings.ARRAY) and path.suffix == ".npy")
               or (name.startswith(_clip_embeddings.TABLE) and path.suffix == ".parquet")}
     return wanted.get(form, True)
+
+
+def is_compressed(name: str) -> bool:
+    """Whether it is a tar that is not read, for it is compressed, by its name: a row that says so."""
+    return name.lower().endswith((".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz"))
 
 
 def sources() -> dict[str, Source]:
@@ -91,8 +96,10 @@ def _parquet_pieces(source: Source) -> Iterator[tuple[list[Any], Place]]:
 
 
 def _tar_pieces(source: Source) -> Iterator[tuple[list[Any], Place]]:
-    for stem in sorted({name.rsplit(".", 1)[0] for name in source.digests}):
+    for stem in sorted({name.rsplit(".", 1)[0] for name in source.digests if not is_compressed(name)}):
         yield _tar_piece(source, stem)
+    for name in sorted(filter(is_compressed, source.digests)):
+        yield [name, source.digests[name]], (name, name, None, _shards.fingerprint(name, source.digests[name]))
 
 
 def _tar_piece(source: Source, stem: str) -> tuple[list[Any], Place]:

@@ -124,7 +124,11 @@ def _members(root: str, tar: str) -> tuple[dict[str, dict[str, Any]], list[dict[
 def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo | str]:
     """The members of a tar; last, in words, what is wrong with it if it does not end as a tar does."""
     file.seek(0)
-    n, place = 0, 0
+    n, place, is_compressed = 0, 0, file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    if is_compressed:
+        yield "not readable as a tar: compressed, and read where it lies; unpack it"
+        return
     try:
         with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as opened:
             for member in opened:
@@ -155,7 +159,7 @@ def _put(found: dict[str, dict[str, Any]], name: str, member: tarfile.TarInfo) -
     """Put a member to its sample; False where the sample has such a part already."""
     path = PurePosixPath(name)
     suffix = path.suffix.lower()
-    part = "picture" if suffix in _pictures.SUFFIXES else {".txt": "caption", ".json": "json"}.get(suffix)
+    part = "picture" if suffix in _pictures.PICTURES else {".txt": "caption", ".json": "json"}.get(suffix)
     if part is None or path.name.startswith("._"):  # what macOS puts beside each file
         return True
     one = found.setdefault(path.with_suffix("").as_posix(), {"key": path.with_suffix("").as_posix()})

@@ -20,6 +20,13 @@ def test_where_natural_neighbours_begin_among_the_canaries_the_threshold_ends_be
     assert np.quantile(CANARIES, 0.95) <= threshold < 0.0396
 
 
+def test_where_neighbours_begin_just_beyond_the_canaries_no_more_of_these_are_taken_than_are_promised() -> None:
+    """A sample of images shows few of the false pairs that all images make: that none of it is among the canaries says little."""
+    just_beyond = np.linspace(0.045, 0.5, 2000)
+    assert copy_threshold([CANARIES], just_beyond, 100) == pytest.approx(np.quantile(CANARIES, 0.95, method="higher"), abs=2e-4)
+    assert copy_threshold([CANARIES], np.linspace(0.061, 0.5, 2000), 100) == pytest.approx(np.quantile(CANARIES, 0.99))
+
+
 def test_true_copies_among_the_neighbours_do_not_lower_the_threshold() -> None:
     copies = np.random.default_rng(0).choice(CANARIES, 60)
     natural = np.concatenate([copies, np.linspace(0.2, 0.5, 500)])

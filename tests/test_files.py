@@ -1,6 +1,10 @@
 """Files are listed and read below their root and nowhere else, on this machine and at an address."""
 
+import functools
+import http.server
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -67,3 +71,27 @@ def test_files_at_an_address_are_listed_without_being_read_and_change_with_what_
 def test_a_name_that_is_not_utf_8_is_listed_as_it_can_be_written(folder: Path) -> None:
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"x")
     assert "caf\\xe9.png" in _files.listing("set", EVERYTHING, _sources.Digests().of)[1]
+
+
+class _Whole(http.server.SimpleHTTPRequestHandler):
+    """A server that knows no parts of files, as Python's own does not."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[str]:
+    serving = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Whole, directory=str(folder)))
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{serving.server_port}"
+    serving.shutdown()
+    serving.server_close()
+
+
+def test_a_server_that_gives_no_parts_of_files_is_named_where_parts_are_read(folder: Path, server: str) -> None:
+    pytest.importorskip("aiohttp")
+    (folder / "0.tar").write_bytes(b"tar")
+    assert _files.content(server, "a", 10) == b"a"
+    with pytest.raises(UserError, match=r"its server gives no parts of files .*; copy them here"):
+        _files.opened(server, "0.tar")

@@ -48,6 +48,21 @@ def test_a_bad_line_of_metadata_is_a_row_and_a_caption_that_is_not_utf_8_a_note(
     assert "line 4" in rows["metadata.jsonl#3"]["reason"]
 
 
+def test_a_row_of_metadata_that_names_no_file_is_a_row_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(shown(0)))
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": null, "text": "x"}\n{"file_name": "", "text": "y"}\n')
+    rows = rows_of(tmp_path)
+    assert {key: row["reason"] for key, row in rows.items() if key != "a.png"} == {
+        f"metadata.jsonl#{i}": f"row {i} of metadata.jsonl has no file_name" for i in (0, 1)}
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.JPE", "a.jp2", "a.ppm", "a.heic", "a.svg", "a.tga"])
+def test_a_picture_by_its_name_is_a_row_whether_its_kind_is_read_or_not(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"data")
+    (tmp_path / "notes.md").write_text("no picture")
+    assert list(rows_of(tmp_path)) == [name]
+
+
 def test_metadata_without_file_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("name,caption\na,b\n")
     with pytest.raises(UserError, match="has no column file_name"):

@@ -42,8 +42,16 @@ def test_img2datasets_own_parquet_is_read_with_what_failed(tmp_path: Path) -> No
         ("0001", "0001.jpg", "a kettle", None), ("0002", "0002.jpg", None, "failed_to_resize: too small")]
 
 
-def test_text_that_is_not_utf_8_is_the_rows_matter(tmp_path: Path) -> None:
+@pytest.mark.parametrize("as_kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.string())])
+def test_text_that_is_not_utf_8_is_the_rows_matter_however_a_column_holds_it(tmp_path: Path, as_kind: pa.DataType) -> None:
     text = pa.array([b"caf\xe9", b"tea"]).view(pa.string())
+    if pa.types.is_dictionary(as_kind):
+        text = text.dictionary_encode()
+    elif pa.types.is_list(as_kind):
+        text = pa.ListArray.from_arrays([0, 1, 2], text)
+    elif as_kind != pa.string():
+        text = text.cast(pa.large_binary() if as_kind == pa.large_string() else pa.binary_view()).view(as_kind)
+    assert text.type == as_kind
     pq.write_table(pa.table({"image": [b"x", b"y"], "text": text}), tmp_path / "part.parquet")
     assert [(r["caption"], r["notes"]) for r in rows_of(tmp_path)] == [(None, ["caption not UTF-8"]), ("tea", [])]
 

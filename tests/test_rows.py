@@ -16,6 +16,7 @@ def test_columns_are_found_under_the_names_that_others_give_them() -> None:
 
 @pytest.mark.parametrize(("given_caption", "caption", "notes"), [
     ("a kettle", "a kettle", []), (b"caf\xc3\xa9", "café", []), (7, "7", []), (None, None, ["caption missing"]), ("  ", None, ["caption missing"]),
+    ([b"the first", b"the second"], "the first", []), ([], None, ["caption missing"]), ([None, "x"], None, ["caption missing"]),
     (b"caf\xe9", None, ["caption not UTF-8"]), ("caf\udce9", None, ["caption not UTF-8"]), ("\ud800", None, ["caption not UTF-8"]),
     ("x" * (_rows.MAX_TEXT + 1), None, [f"caption longer than {_rows.MAX_TEXT} bytes"]),
 ])

@@ -103,6 +103,15 @@ def test_a_shard_that_comes_costs_its_own_pieces_and_those_at_the_seam(in_folder
     assert len(after) == 13 * PER_SHARD and all((after[i] == v).all() for i, v in vectors.items())
 
 
+def test_what_is_not_read_by_its_name_is_no_silent_gap(in_folder: Path) -> None:
+    as_webdataset(in_folder / "tars", samples(2))
+    (in_folder / "tars" / "00001.tar.gz").write_bytes(b"\x1f\x8b" + bytes(99))
+    assert [(r["key"], r["status"]) for r in imaged("webdataset", "tars") if r["status"] == "error"] == [("00001.tar.gz", "error")]
+    as_parquet(in_folder / "set", samples(2))
+    (in_folder / "set" / "part-00000.parquet").rename(in_folder / "set" / "PART.PARQUET")
+    assert len(imaged("parquet", "set")) == 2
+
+
 def _by_id() -> tuple[list[int], np.ndarray]:
     metadata, vectors = _tables.descriptors("image_embeddings")
     return metadata.column("image_id").to_pylist(), vectors

@@ -77,7 +77,7 @@ def test_links_devices_and_paths_out_are_rows_and_nothing_is_extracted(tmp_path:
 
 
 @pytest.mark.parametrize(("data", "reason"), [(b"", "not readable as a tar: empty file"), (b"x" * 2000, "not readable as a tar"),
-                                                (b"\x1f\x8b" * 600, "not readable")])
+                                                (b"\x1f\x8b" * 600, "not readable as a tar: compressed")])
 def test_a_file_that_is_no_tar_is_a_row(tmp_path: Path, data: bytes, reason: str) -> None:
     (tmp_path / "00000.tar").write_bytes(data)
     (row,) = rows_of(tmp_path)
