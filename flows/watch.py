@@ -26,7 +26,7 @@ AT_WORK = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.
 
 @flow(name="watch", persist_result=False)
 def watch() -> State[None]:
-    """Look once; announce each release whose audit is due, has not been asked for and was not cancelled.
+    """Look once; announce the first release whose audit is due, if none is on its way. The others follow at later looks, in order.
 
     The run fails where a source is not there, after the others were looked at.
     """
@@ -38,7 +38,7 @@ def watch() -> State[None]:
     for line in [*found.said, *_told(found)]:
         get_run_logger().info(line)
     asked = _asked() if found.due else {}
-    announced = [release for release in found.due if _is_open(release, asked.get(release))]
+    announced = _next(found.due, asked)
     for release in announced:
         audits.emit(audits.RELEASED, release, f"{release} is new, or its files are; its audit is asked for")
     if found.noted:
@@ -46,7 +46,7 @@ def watch() -> State[None]:
     if found.wrong:
         return Failed(message="; ".join(found.wrong))
     waiting = [release for release in found.due if release not in announced]
-    return Completed(message=f"to audit: {', '.join(announced) or 'nothing'}" + (f"; asked for before: {', '.join(waiting)}" if waiting else ""))
+    return Completed(message=f"to audit: {', '.join(announced) or 'nothing'}" + (f"; waiting: {', '.join(waiting)}" if waiting else ""))
 
 
 def looked(say: Callable[[str], None]) -> watched.Look:
@@ -97,6 +97,20 @@ def _asked() -> dict[str, FlowRun]:
         if isinstance(named, list) and len(named) == 1:
             made.setdefault(named[0], run)
     return made
+
+
+def _next(due: list[str], asked: dict[str, FlowRun]) -> list[str]:
+    """The first release that is due, unless it has been asked for: one at a time, because Prefect's queue keeps no order.
+
+    So each is compared to the one above it, which has been audited by then. One that was cancelled keeps no other back.
+    """
+    for release in due:
+        run = asked.get(release)
+        if _is_open(release, run):
+            return [release]
+        if run and run.state and run.state.type != StateType.CANCELLED:
+            return []
+    return []
 
 
 def _is_open(release: str, run: FlowRun | None) -> bool:

@@ -161,6 +161,7 @@ def test_of_several_at_once_each_is_audited_alone_and_the_broken_and_the_hostile
     assert {"1e3", "w1"} <= current(project)
     assert (compared(project, "1e3")["against"], compared(project, "1e3")["outcome"]) == ("v3", "better")
     assert "compared to v3: better, -" in hook.of(audits.FINISHED, "1e3")[0]
+    assert "compared to 1e3: " in hook.of(audits.FINISHED, "w1")[0], "which has been audited by then"
     for _ in range(2):
         look = api.run("watch/watch")
         assert until(lambda look=look: api.state(look).is_final(), 240, every=1)

@@ -5,10 +5,11 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from flows import audits, releases, watched
+from flows import audits, releases, watch, watched
 from tasks import _new_releases, _shards, _sources, _tables
 from tasks._settings import TryAgain, UserError
 from tests.conftest import ROOT
@@ -188,6 +189,17 @@ def test_settings_that_cannot_be_used_are_said_in_one_line(project: Path, was: s
     with pytest.raises(UserError) as caught:
         watched.look()
     assert str(caught.value).startswith(told)
+
+
+def test_of_several_that_are_due_the_first_is_asked_for_and_one_that_was_cancelled_keeps_no_other_back(project: Path) -> None:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.states import Cancelled, Running
+
+    at_work, cancelled = (FlowRun(flow_id=uuid4(), state=state) for state in (Running(), Cancelled()))
+    assert watch._next(["a", "b"], {}) == ["a"] and watch._next([], {"a": at_work}) == []
+    assert watch._next(["a", "b"], {"a": at_work}) == [], "b is compared to a, which has no audit yet"
+    assert watch._next(["b"], {"a": at_work}) == ["b"], "a is in the history, its run is about to end"
+    assert watch._next(["a", "b"], {"a": cancelled}) == ["b"]
 
 
 def test_two_looks_at_once_are_one(project: Path) -> None:
