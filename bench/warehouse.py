@@ -121,6 +121,8 @@ def make(n_prompts: int, n_each: int, n_images: int) -> None:
                     (FINDINGS, findings.SCHEMA, "findings", None)):
                 put(connection.sql(query.format(release=release, **texts)).to_arrow_table(), schema, noun, release, side)
             summarise(release)
+            members = connection.sql("select image_id, image_id || '.png' as key, cluster_id from library where split = 'member'").to_arrow_table()
+            tiny_audit.put_remedies(release, _tables.read("findings", release).to_pylist(), members)
     label()
 
 

@@ -132,18 +132,18 @@ def put_release(release: str, extracted: set[int], settings: dict[str, Any] = SE
         put_checks(noun, release, [noun])
 
 
-def put_remedies(release: str, verdicts: list[dict[str, Any]]) -> None:
-    """A blocklist with an entry for each finding, and the keep list of the training set."""
+def put_remedies(release: str, verdicts: list[dict[str, Any]], trained: pa.Table | None = None) -> None:
+    """A blocklist with an entry for each finding, and the keep list of the training set: of the rows trained, or of IMAGES."""
     found = [r for r in verdicts if r["is_extracted"]]
     put([row(blocklist.SCHEMA, entry_id=r["finding_id"], release=release, cluster_id=r["cluster_id"], kind="training_image", image_id=r["image_id"],
              threshold=0.8) for r in found], blocklist.SCHEMA, "blocklist", release)
     put([row(blocklist.FILTER_RATES, kind=kind, transform="none", release=release, is_promised=True, n_prompts=1, n_pictures=4, n_blocked=n,
              blocked_rate=n / 4, high=1.0) for kind, n in (("returned", 2 * len(found)), ("ordinary", 0))], blocklist.FILTER_RATES, "blocklist", release,
         "filter_rates")
-    trained = pa.table({"image_id": pa.array([i for i, (s, _) in IMAGES.items() if s == "member"], pa.int64()),
-                        "key": [f"{i}.png" for i, (s, _) in IMAGES.items() if s == "member"],
-                        "cluster_id": pa.array([c for s, c in IMAGES.values() if s == "member"], pa.int64())})
-    made = keep_list.keep_list(trained, {r["cluster_id"] for r in found}, release, 2)
+    own = [(i, c) for i, (s, c) in IMAGES.items() if s == "member"]
+    members = trained if trained is not None else pa.table({"image_id": pa.array([i for i, _ in own], pa.int64()), "key": [f"{i}.png" for i, _ in own],
+                                   "cluster_id": pa.array([c for _, c in own], pa.int64())})
+    made = keep_list.keep_list(members, {r["cluster_id"] for r in found}, release, 2)
     _tables.put(made, _tables.path("keep_list", release))
     told = keep_list.policies(made, keep_list.rate_by_copies(_tables.read("summary", release).to_pylist(), 0.95), release)
     _tables.put(told, _tables.path("keep_list", release, "policies"))
