@@ -3,7 +3,8 @@
     python -m bench.remedies [--pictures FOLDER]      # in a folder with the example's finished audit; half an hour on two cores
 
 Every picture is of a seed that neither the audit nor the choice of the rule used. Flagged prompts are those of v1's findings. Ordinary ones are the
-audit's ordinary prompts that set no threshold, and captions of the training set that the audit never asked. A picture returns a finding where it is verbatim (l2 and margin as in params.yaml) to an extracted cluster, whatever its prompt.
+audit's ordinary prompts that set no threshold, and captions of the training set that the audit never asked. A picture
+returns a finding where it is verbatim (l2 and margin as in params.yaml) to an extracted cluster, whatever its prompt.
 """
 
 import argparse
@@ -33,7 +34,8 @@ def asked() -> dict[str, list[dict[str, Any]]]:
     of_extracted = {r["caption"] for r, c in zip(images, _clusters(images), strict=True) if c in extracted}
     new = [{"prompt_id": i, "seed_id": i, "caption": text, "kind": "never asked"} for i, text in sorted(captions.items()) if text not in of_extracted]
     return {"flagged": [prompts[r["prompt_id"]] | {"kind": "flagged"} for r in findings if r["is_extracted"]],
-            "ordinary": [prompts[i] | {"kind": kind} for i, kind in sorted(kinds.items()) if i in drawn and kind == blocklist.ORDINARY], "never asked": new[:N_NEVER_ASKED]}
+            "ordinary": [prompts[i] | {"kind": kind} for i, kind in sorted(kinds.items()) if i in drawn and kind == blocklist.ORDINARY],
+            "never asked": new[:N_NEVER_ASKED]}
 
 
 def _clusters(images: list[dict[str, Any]]) -> list[int | None]:
