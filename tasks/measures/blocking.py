@@ -44,7 +44,7 @@ def layout(picture: np.ndarray) -> np.ndarray:
     tops, lefts = [rows.start for rows, _ in cuts[::LAYOUT_TILES]], [columns.start for _, columns in cuts[:LAYOUT_TILES]]
     sums = np.add.reduceat(np.add.reduceat(picture, tops, axis=0, dtype=np.int64), lefts, axis=1).reshape(-1, 3)
     n = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in cuts]
-    return np.rint(sums / np.array(n)[:, None]).astype(np.uint8).ravel()
+    return np.asarray(np.rint(sums / np.array(n)[:, None]), np.uint8).ravel()
 
 
 def layout_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
