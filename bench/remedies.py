@@ -2,8 +2,8 @@
 
     python -m bench.remedies [--pictures FOLDER]      # in a folder with the example's finished audit; half an hour on two cores
 
-Every picture is of a seed that the audit did not use. Flagged prompts are those of v1's findings. Ordinary ones are of three sources: the
-audit's ordinary prompts on new seeds, captions of the training set that the audit never asked, and the audit's own judging half. A picture
+Every picture is of a seed that neither the audit nor the choice of the rule used. Flagged prompts are those of v1's findings. Ordinary ones are the
+audit's ordinary prompts that set no threshold, and captions of the training set that the audit never asked. A picture
 returns a finding where it is verbatim (l2 and margin as in params.yaml) to an extracted cluster, whatever its prompt.
 """
 
@@ -18,12 +18,12 @@ from tasks import _filter, _pipelines, _settings, _sources, _tables, blocklist, 
 from tasks.measures import rates, verdicts
 from tasks.measures.identity import hash63
 
-DRAWS = {"flagged": ((1, 40), (2, 160)), "ordinary": ((1, 16), (2, 32)), "never asked": ((3, 8),)}  # seed of generations.seed_of, pictures
+DRAWS = {"flagged": (11, 200), "ordinary": (12, 80), "never asked": (13, 8)}  # seed of generations.seed_of, pictures; 1 to 3 served to choose the rule
 N_NEVER_ASKED = 120
 
 
 def asked() -> dict[str, list[dict[str, Any]]]:
-    """Prompts (prompt_id, seed_id, caption) of the three sources; the ordinary ones of both halves, with their kind."""
+    """Prompts (prompt_id, seed_id, caption, kind) of the three sources."""
     findings, prompts = _tables.read("findings", "v1").to_pylist(), {r["prompt_id"]: r for r in _tables.read("prompts").to_pylist()}
     settings = _settings.settings("findings")
     kinds = blocklist.kinds(findings, _tables.read("matches", "v1").to_pylist(), settings)
@@ -34,7 +34,8 @@ def asked() -> dict[str, list[dict[str, Any]]]:
     of_extracted = {r["caption"] for r, c in zip(images, _clusters(images), strict=True) if c in extracted}
     new = [{"prompt_id": i, "seed_id": i, "caption": text, "kind": "never asked"} for i, text in sorted(captions.items()) if text not in of_extracted]
     return {"flagged": [prompts[r["prompt_id"]] | {"kind": "flagged"} for r in findings if r["is_extracted"]],
-            "ordinary": [prompts[i] | {"kind": kind} for i, kind in sorted(kinds.items()) if i in drawn], "never asked": new[:N_NEVER_ASKED]}
+            "ordinary": [prompts[i] | {"kind": kind} for i, kind in sorted(kinds.items()) if i in drawn and kind == blocklist.ORDINARY],
+            "never asked": new[:N_NEVER_ASKED]}
 
 
 def _clusters(images: list[dict[str, Any]]) -> list[int | None]:
@@ -65,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=Path, default=Path("work") / "bench_remedies")
     parser.add_argument("--blocklist", type=Path, default=Path("data") / "blocklist" / "v1" / "export")
+    parser.add_argument("--sources", nargs="+", default=list(DRAWS), choices=list(DRAWS))
     args, settings = parser.parse_args(), _settings.settings("findings")
     release = _sources.release("v1")
     sampler = _pipelines.sampler(release, batch_size=8, device="cpu", defaults=dict.fromkeys(_sources.SAMPLER))
@@ -73,14 +75,14 @@ def main() -> None:
     extracted = {r["cluster_id"] for r in _tables.read("findings", "v1").to_pylist() if r["is_extracted"]}
     rows: dict[str, list[tuple[int, bool, bool, bool]]] = {}
     for source, prompts in asked().items():
-        for prompt in prompts:
-            for seed, n in DRAWS[source]:
-                pictures = drawn(sampler, prompt, seed, n, args.pictures)
-                is_returned, borders = returns(pictures, library, extracted, settings)
-                for i, said in enumerate(guard.screened(pictures)):
-                    rows.setdefault(prompt["kind"], []).append((prompt["prompt_id"], said.is_blocked, bool(is_returned[i]), bool(borders[i])))
-                    if (is_returned[i] if not said.is_blocked else prompt["kind"] not in ("flagged", "bordering") and not borders[i]):
-                        print(f"{'blocked' if said.is_blocked else 'past the filter'}: '{prompt['caption']}', seed {seed}, {i}: {said}", flush=True)
+        for prompt in prompts if source in args.sources else ():
+            seed, n = DRAWS[source]
+            pictures = drawn(sampler, prompt, seed, n, args.pictures)
+            is_returned, borders = returns(pictures, library, extracted, settings)
+            for i, said in enumerate(guard.screened(pictures)):
+                rows.setdefault(prompt["kind"], []).append((prompt["prompt_id"], said.is_blocked, bool(is_returned[i]), bool(borders[i])))
+                if is_returned[i] if not said.is_blocked else source != "flagged" and not borders[i]:
+                    print(f"{'blocked' if said.is_blocked else 'past the filter'}: '{prompt['caption']}', seed {seed}, {i}: {said}", flush=True)
     print("\n| pictures of v1 on new seeds | prompts | pictures | verbatim to a listed image | of these past the filter | others | of these blocked |")
     print("|---|---|---|---|---|---|---|")
     for kind, of in rows.items():

@@ -10,9 +10,9 @@ select
     pixel_digest,
     pdq,
     pdq_quality,
+    layout,
     nearest_ordinary,
-    threshold,
-    hash_distance
+    threshold
 from source.blocklist
 order by release, entry_id;
 

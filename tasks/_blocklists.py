@@ -25,12 +25,13 @@ from tasks import _pictures, _tables, _training_sets
 from tasks._schemas import column, schema
 from tasks._settings import UserError
 
-FORMAT = 1
+FORMAT = 2  # 1 had no colour layouts
 ARRAY, TABLE, INDEX, HASHES, HEAD = "img_emb/img_emb_0.npy", "metadata/metadata_0.parquet", "descriptors.faiss", "pdq.txt", "blocklist.json"
 PICTURES = "pictures.parquet"
 READ = (ARRAY, TABLE)  # with their digests
 MAX_ENTRIES, MAX_WIDTH = 1 << 22, 1 << 13  # 4 million entries are a lot of findings; beyond, it is no blocklist
 MAX_HEAD = 1 << 20  # bytes
+LAYOUT_BYTES = 48
 ENTRIES = schema(
     ["entry_id"],
     [
@@ -38,14 +39,14 @@ ENTRIES = schema(
         column("image_path", pa.string(), "Name of the entry, in the place where clip-retrieval has a path: no picture is there"),
         column("cluster_id", pa.int64(), "Cluster of the training image that it stops"),
         column("kind", pa.string(), "training_image, generation (a copy that the release made) or reencoded (such a copy as a JPEG)"),
-        column("threshold", pa.float32(), "Similarity from which it blocks a picture"),
-        column("hash_distance", pa.int32(), "Bits in which the PDQ hash of a picture that is near may differ; -1: its hash says too little"),
+        column("threshold", pa.float32(), "Likeness from which it blocks a picture: similarity less what colours and hash differ"),
         column("pdq", pa.string(), "PDQ hash, 64 hexadecimal digits"),
         column("pdq_quality", pa.int32(), "PDQ quality, 0 to 100"),
+        column("layout", pa.string(), "Colour layout: mean red, green, blue of 4 x 4 tiles, row by row, 96 hexadecimal digits"),
         column("pixel_digest", pa.string(), "sha256 of its canonical pixels"),
     ],
 )
-TOLD = {"format": int, "release": str, "model_digest": str, "descriptor": str, "size_px": int, "near_similarity": float, "pdq_quality": int, "files": dict}
+TOLD = {"format": int, "release": str, "model_digest": str, "descriptor": str, "size_px": int, "pdq_quality": int, "files": dict}
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,15 @@ class Blocklist:
 
     def hashes(self) -> np.ndarray:
         """[n, 32] uint8 PDQ hashes."""
-        held = b"".join(bytes.fromhex(text) for text in self.entries["pdq"].to_pylist())
-        return np.frombuffer(held, np.uint8).reshape(len(self), 32)
+        return self._digits("pdq", 32)
+
+    def layouts(self) -> np.ndarray:
+        """[n, 48] uint8 colour layouts."""
+        return self._digits("layout", LAYOUT_BYTES)
+
+    def _digits(self, name: str, n_bytes: int) -> np.ndarray:
+        held = b"".join(bytes.fromhex(text) for text in self.entries[name].to_pylist())
+        return np.frombuffer(held, np.uint8).reshape(len(self), n_bytes)
 
 
 def write(folder: Path, entries: pa.Table, vectors: np.ndarray, head: dict[str, Any], pictures: pa.Table | None = None) -> None:
@@ -76,7 +84,7 @@ def write(folder: Path, entries: pa.Table, vectors: np.ndarray, head: dict[str, 
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors.astype(np.float32))
     _tables.put_bytes(faiss.serialize_index(index).tobytes(), folder / INDEX)
-    usable = entries["pdq"].filter(pa.array(entries["hash_distance"].to_numpy() >= 0)).to_pylist()
+    usable = entries["pdq"].filter(pc.greater_equal(entries["pdq_quality"], head["pdq_quality"])).to_pylist()
     _tables.put_text("".join(f"{text}\n" for text in dict.fromkeys(usable)), folder / HASHES)
     (folder / PICTURES).unlink(missing_ok=True)
     if pictures is not None:
@@ -119,9 +127,12 @@ def _head(folder: Path) -> dict[str, Any]:
         head = json.loads((folder / HEAD).read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         raise UserError(f"{folder / HEAD} is not JSON; export the blocklist again") from None
-    wrong = next((k for k, kind in TOLD.items() if not isinstance(head, dict) or not isinstance(head.get(k), kind) or isinstance(head.get(k), bool)), None)
+    told = TOLD if not isinstance(head, dict) or head.get("format") == FORMAT else {"format": int}  # another format has other things to tell
+    wrong = next((k for k, kind in told.items() if not isinstance(head, dict) or not isinstance(head.get(k), kind) or isinstance(head.get(k), bool)), None)
     if wrong:
         raise UserError(f"{folder / HEAD} has no {wrong} of the kind expected; export the blocklist again")
+    if head["format"] < FORMAT:
+        raise UserError(f"{folder / HEAD} is of format {head['format']}, without colour layouts; have the list made again: this version reads format {FORMAT}")
     if head["format"] != FORMAT or not 4 <= head["size_px"] <= 1 << 12:
         raise UserError(f"{folder / HEAD}: format {head['format']} at {head['size_px']} px is not known here; this version reads format {FORMAT}")
     return dict(head)
@@ -154,8 +165,12 @@ def _entries(file: Path, n: int) -> pa.Table:
         made = pq.read_table(file, columns=ENTRIES.names).cast(ENTRIES)
     except (pa.ArrowException, OSError, KeyError, ValueError):
         raise UserError(f"{file} is not the table of a blocklist; export the blocklist again") from None
-    thresholds, distances = made["threshold"].to_numpy(), made["hash_distance"].to_numpy()
-    is_hash = [len(text) == 64 and not set(text) - set("0123456789abcdef") for text in made["pdq"].to_pylist()]
-    if not all(is_hash) or not np.isfinite(thresholds).all() or (distances < -1).any() or (distances > 256).any():
-        raise UserError(f"{file} has thresholds or hashes that are none; export the blocklist again")
+    if not all(_is_hex(text, 64) for text in made["pdq"].to_pylist()) or not all(_is_hex(text, 2 * LAYOUT_BYTES) for text in made["layout"].to_pylist()):
+        raise UserError(f"{file} has hashes or layouts that are none; export the blocklist again")
+    if not np.isfinite(made["threshold"].to_numpy()).all():
+        raise UserError(f"{file} has thresholds that are none; export the blocklist again")
     return made
+
+
+def _is_hex(text: str, n: int) -> bool:
+    return len(text) == n and not set(text) - set("0123456789abcdef")

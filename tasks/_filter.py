@@ -22,7 +22,6 @@ from tasks.measures import blocking
 from tasks.measures.identity import hash63
 
 ACTIONS = ("block", "resample", "report")
-DESCRIPTOR, HASH = "descriptor", "hash"
 MAX_FILE_BYTES = 1 << 28
 
 
@@ -32,15 +31,15 @@ class Screened:
 
     is_blocked: bool
     similarity: float  # of the descriptors, to the entry that blocks it or is most like it; nan for an empty blocklist
+    likeness: float  # to the entry that blocks it: similarity less what colours and hash differ; nan for a picture that passes
     entry_id: int | None  # that entry
     cluster_id: int | None  # the training image that it stands for
-    by: str | None  # descriptor or hash: what it was blocked by
 
     def __str__(self) -> str:
         if self.entry_id is None:
             return "passes: the blocklist is empty"
         what = f"similarity {self.similarity:.3f} to entry {self.entry_id} (image {self.cluster_id})"
-        return f"blocked by {self.by}, {what}" if self.is_blocked else f"passes, {what}"
+        return f"blocked by likeness {self.likeness:.3f}, {what}" if self.is_blocked else f"passes, {what}"
 
 
 class RegurgitationFilter:
@@ -52,9 +51,9 @@ class RegurgitationFilter:
         if model.provenance(head["size_px"]) != head["descriptor"]:
             raise UserError(f"the blocklist was made with '{head['descriptor']}', and here is '{model.provenance(head['size_px'])}'; install the same one")
         self.blocklist, self.model, self.size_px = blocklist, model, head["size_px"]
-        self.near, self.pdq_quality = head["near_similarity"], head["pdq_quality"]
-        self.threshold, self.hash_distance = blocklist.column("threshold"), blocklist.column("hash_distance")
+        self.pdq_quality, self.is_clear = head["pdq_quality"], blocklist.column("pdq_quality") >= head["pdq_quality"]
         self.entry_id, self.cluster_id, self.hashes = blocklist.column("entry_id"), blocklist.column("cluster_id"), blocklist.hashes()
+        self.threshold, self.layouts = blocklist.column("threshold"), blocklist.layouts()
 
     @classmethod
     def load(cls: "type[RegurgitationFilter]", folder: str | Path, path: str | None = None, device: str = "cpu") -> "RegurgitationFilter":
@@ -78,23 +77,30 @@ class RegurgitationFilter:
 
     def _of_batch(self, shown: list[np.ndarray]) -> list[Screened]:
         if not len(self.blocklist):
-            return [Screened(False, float("nan"), None, None, None)] * len(shown)
+            return [Screened(False, float("nan"), float("nan"), None, None)] * len(shown)
         small = [_pictures.resized(p, self.size_px) for p in shown]
         made = self.model.embed(np.stack([_pictures.enlarged(p, self.model.side) for p in small]))
         similarity = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12) @ self.blocklist.vectors.T
-        distance = np.full(similarity.shape, blocking.HASH_BITS + 1, np.int32)
-        is_open = ((similarity >= self.near) & (self.hash_distance >= 0)).any(axis=1) & ~(similarity >= self.threshold).any(axis=1)
-        for i in np.flatnonzero(is_open):  # a hash is taken only where it can decide, and of the small picture: it is made of 64 x 64 anyway
-            found, quality = _pictures.pdq(small[i])
-            if quality >= self.pdq_quality:
-                distance[i] = blocking.hash_distances(np.frombuffer(found, np.uint8)[None], self.hashes)[0]
-        blocks = blocking.is_blocked(similarity, distance, self.threshold, self.near, self.hash_distance)
-        return [self._said(s, b) for s, b in zip(similarity, blocks, strict=True)]
+        like = np.full(similarity.shape, -np.inf)
+        for i in np.flatnonzero((similarity >= self.threshold).any(axis=1)):  # likeness is never above similarity: no other can be blocked
+            like[i] = self._likeness(similarity[i], small[i])
+        return [self._said(*one) for one in zip(similarity, like, strict=True)]
 
-    def _said(self, similarity: np.ndarray, blocks: np.ndarray) -> Screened:
-        best = int(np.argmax(np.where(blocks, similarity, -2.0) if blocks.any() else similarity))
-        by = None if not blocks.any() else DESCRIPTOR if similarity[best] >= self.threshold[best] else HASH
-        return Screened(bool(blocks.any()), float(similarity[best]), int(self.entry_id[best]), int(self.cluster_id[best]), by)
+    def _likeness(self, similarity: np.ndarray, picture: np.ndarray) -> np.ndarray:
+        """[e] likeness of a picture to each entry; an upper bound where that is too low: its hash is taken only where it can decide."""
+        colours = blocking.layout_distances(blocking.layout(picture)[None], self.layouts)[0]
+        at_most = blocking.likeness(similarity, colours, np.zeros(len(colours)))
+        if (at_most < self.threshold).all():
+            return at_most
+        found, quality = _pictures.pdq(picture)
+        n_bits = blocking.hash_distances(np.frombuffer(found, np.uint8)[None], self.hashes)
+        return blocking.likeness(similarity, colours, blocking.told_bits(n_bits, np.array([quality >= self.pdq_quality]), self.is_clear)[0])
+
+    def _said(self, similarity: np.ndarray, like: np.ndarray) -> Screened:
+        blocks = like >= self.threshold
+        best = int(np.argmax(np.where(blocks, like, -np.inf) if blocks.any() else similarity))
+        likeness = float(like[best]) if blocks.any() else float("nan")
+        return Screened(bool(blocks.any()), float(similarity[best]), likeness, int(self.entry_id[best]), int(self.cluster_id[best]))
 
 
 class GuardedPipeline:

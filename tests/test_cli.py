@@ -271,10 +271,10 @@ def test_plan_tells_what_an_audit_will_cost_beside_what_it_has(copy_of_another: 
 def test_screen_says_of_each_picture_whether_it_is_blocked_and_exits_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     from tasks import _filter
 
-    answers = {"a.png": _filter.Screened(True, 0.9, 5, 7, "descriptor"), "b.png": _filter.Screened(False, 0.2, 5, 7, None), "c.txt": "not checked: no picture"}
+    answers = {"a.png": _filter.Screened(True, 0.9, 0.8, 5, 7), "b.png": _filter.Screened(False, 0.2, float("nan"), 5, 7), "c.txt": "not checked: no picture"}
     monkeypatch.setattr(_filter, "of_files", lambda files, folder, path: [answers[file.name] for file in files])
     code, said, _ = run("screen", "a.png", "b.png", "--blocklist", str(tmp_path))
-    assert code == 2 and said.splitlines() == ["a.png: blocked by descriptor, similarity 0.900 to entry 5 (image 7)",
+    assert code == 2 and said.splitlines() == ["a.png: blocked by likeness 0.800, similarity 0.900 to entry 5 (image 7)",
                                                "b.png: passes, similarity 0.200 to entry 5 (image 7)"]
     assert run("screen", "b.png", "--blocklist", str(tmp_path))[0] == 0 and run("screen", "a.png", "c.txt", "--blocklist", str(tmp_path))[0] == 1
 

@@ -13,6 +13,7 @@ from PIL import Image
 from tasks import _blocklists, _embedders, _filter, _pictures, _tables
 from tasks._settings import UserError
 from tasks._sources import Release
+from tasks.measures import blocking
 from tests.tiny_sets import encoded
 
 SIDE = 16
@@ -28,14 +29,14 @@ def planted() -> _embedders.Embedder:
     return _embedders.Embedder("planted", "0" * 64, SIDE, embed)
 
 
-def guard_of(folder: Path, pictures: list[np.ndarray], threshold: float = 0.95, hash_distance: int = -1) -> _filter.RegurgitationFilter:
+def guard_of(folder: Path, pictures: list[np.ndarray], threshold: float = 0.8) -> _filter.RegurgitationFilter:
     model = planted()
     vectors = model.descriptors(pictures, 32).astype(np.float16) if pictures else np.zeros((0, 3 * SIDE**2), np.float16)
     rows = [{"entry_id": 10 + i, "image_path": f"generation/{i}", "cluster_id": i, "kind": "generation", "threshold": threshold,
-             "hash_distance": hash_distance, "pdq": _pictures.pdq(p)[0].hex(), "pdq_quality": 100, "pixel_digest": _pictures.pixel_digest(p)}
+             "pdq": _pictures.pdq(p)[0].hex(), "pdq_quality": 100, "layout": blocking.layout(p).tobytes().hex(), "pixel_digest": _pictures.pixel_digest(p)}
             for i, p in enumerate(pictures)]
     entries = _tables.table(rows or {name: [] for name in _blocklists.ENTRIES.names}, _blocklists.ENTRIES)
-    head = {"release": "v1", "model_digest": "0", "descriptor": model.provenance(32), "size_px": 32, "near_similarity": 0.2, "pdq_quality": 50}
+    head = {"release": "v1", "model_digest": "0", "descriptor": model.provenance(32), "size_px": 32, "pdq_quality": 50}
     _blocklists.write(folder, entries, vectors, head)
     return _filter.RegurgitationFilter(_blocklists.read(folder), model)
 
@@ -69,8 +70,8 @@ def test_the_same_is_said_of_a_picture_in_every_form(tmp_path: Path, two: tuple[
     forms = [np.stack(two), list(two), [Image.fromarray(p) for p in two], np.stack(two) / 255.0, torch.tensor(np.stack(two)).permute(0, 3, 1, 2) / 255]
     for form in forms:
         said = guard.screened(form)
-        assert [one.is_blocked for one in said] == [True, False] and said[0].entry_id == 10 and said[0].by == "descriptor"
-    assert guard.screened(two[0])[0].is_blocked and guard.screened(Image.fromarray(two[1]))[0].by is None
+        assert [one.is_blocked for one in said] == [True, False] and said[0].entry_id == 10 and said[0].likeness > 0.95
+    assert guard.screened(two[0])[0].is_blocked and np.isnan(guard.screened(Image.fromarray(two[1]))[0].likeness)
     assert len(guard.screened(np.stack([two[0]] * 40))) == 40, "more than one batch"
 
 
@@ -79,11 +80,33 @@ def test_what_is_no_picture_is_refused_in_words(tmp_path: Path, two: tuple[np.nd
         guard_of(tmp_path, [two[0]]).screened([np.zeros(5)])
 
 
-def test_a_near_picture_is_blocked_by_its_hash_where_the_hash_may_decide(tmp_path: Path, two: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> None:
-    noisy = np.clip(two[0] + rng.normal(0, 20, two[0].shape), 0, 255).astype(np.uint8)
-    assert not guard_of(tmp_path / "a", [two[0]], threshold=0.999).screened(noisy)[0].is_blocked
-    by_hash = guard_of(tmp_path / "b", [two[0]], threshold=0.999, hash_distance=120).screened(np.stack([noisy, two[1]]))
-    assert [one.by for one in by_hash] == ["hash", None]
+def test_the_same_outlines_in_other_colours_pass_though_the_descriptor_takes_them_for_the_same(tmp_path: Path, two: tuple[np.ndarray, np.ndarray]) -> None:
+    def grey(batch: np.ndarray) -> np.ndarray:
+        return planted().embed(batch.mean(axis=3, keepdims=True).repeat(3, axis=3))
+
+    blind = _embedders.Embedder("planted", "0" * 64, SIDE, grey)
+    guard = _filter.RegurgitationFilter(guard_of(tmp_path, [two[0].mean(axis=2, keepdims=True).repeat(3, axis=2).astype(np.uint8)]).blocklist, blind)
+    light, tint = guard.screened(np.rint(two[0].mean(axis=2, keepdims=True).repeat(3, axis=2)).astype(np.uint8))[0], two[0].mean(axis=2)
+    red = np.stack([np.clip(3 * tint, 0, 255), np.clip(3 * tint - 255, 0, 255), np.clip(3 * tint - 510, 0, 255)], axis=2).astype(np.uint8)
+    other = guard.screened(red)[0]
+    assert light.is_blocked and other.similarity > 0.9 and not other.is_blocked
+
+
+def test_what_the_filter_says_is_what_the_stage_measures(tmp_path: Path, two: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> None:
+    from tasks import blocklist
+
+    shown = [np.clip(two[i % 2] + rng.normal(0, noise, two[0].shape), 0, 255).astype(np.uint8) for i, noise in enumerate((0, 0, 10, 10, 30, 60, 90, 120))]
+    guard = guard_of(tmp_path, [two[0]], threshold=0.5)
+
+    def described(pictures: list[np.ndarray]) -> blocklist.Pictures:
+        found, quality = zip(*(_pictures.pdq(p) for p in pictures), strict=True)
+        return blocklist.Pictures(planted().descriptors(pictures, 32), np.stack([np.frombuffer(h, np.uint8) for h in found]), np.array(quality),
+                                  np.stack([blocking.layout(p) for p in pictures]))
+
+    like = described(shown).likeness(described([two[0]]), 50)[:, 0]
+    said = guard.screened(shown)
+    assert [one.is_blocked for one in said] == (like >= 0.5).tolist() and {one.is_blocked for one in said} == {True, False}
+    assert [one.likeness for one in said if one.is_blocked] == pytest.approx(like[like >= 0.5], abs=2e-3)
 
 
 def test_an_empty_blocklist_passes_everything(tmp_path: Path, two: tuple[np.ndarray, np.ndarray]) -> None:
@@ -164,7 +187,7 @@ def test_files_are_screened_with_the_installed_descriptor(tmp_path: Path, two: t
     names[1].write_bytes(encoded(two[1], "JPEG"))
     names[2].write_text("no picture")
     said = [str(one) for one in _filter.of_files(names, tmp_path / "list", None)]
-    assert said[0].startswith("blocked by descriptor, similarity 1.000 to entry 10") and said[1].startswith("passes, similarity")
+    assert "similarity 1.000 to entry 10" in said[0] and said[0].startswith("blocked by likeness") and said[1].startswith("passes, similarity")
     assert said[2].startswith("not checked: not readable as a picture") and said[3] == "not checked: No such file or directory"
 
 
