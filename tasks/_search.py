@@ -20,7 +20,7 @@ from tasks import _indexes, _shards, _training_sets
 from tasks.measures import alignment, indexes, neighbours, proposals, templates
 
 STAGE = "duplicates"
-VERSION = 1  # raise it when a change of code changes what a piece holds
+VERSION = 2  # raise it when a change of code changes what a piece holds
 RUN, BLOCK, PAIRS = 512, 8192, 1024  # rows of a piece of thumbnails, rows of a side of a tile, pairs aligned by one thread
 QUERIES, PROBED = 65_536, 40_000  # rows of a block of queries; rows, at most, that an exact search is asked for to choose the lists
 SEEN = ("l2", "tile_difference", "has_same_layout")

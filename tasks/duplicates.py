@@ -45,7 +45,8 @@ PAIRS = schema(
         column("method", pa.string(), "What joined or proposed them: file, pixels, pdq or descriptor"),
         column("similarity", pa.float32(), "Cosine of their descriptors; 1 for file and pixels"),
         column("l2", pa.float32(), "l2 of their pixels after alignment, 0 for file and pixels; NULL without pictures", nullable=True),
-        column("tile_difference", pa.float32(), "Largest mean difference of an aligned tile of 8 x 8; NULL without pictures", nullable=True),
+        column("tile_difference", pa.float32(), "Largest mean difference of an aligned tile of 8 x 8, or half that in lightness of a quarter of it; "
+               "NULL without pictures", nullable=True),
         column("is_copy", pa.bool_(), "Whether the pair counts as copies"),
         column("is_template", pa.bool_(), "Whether the pair is no copy but shares its layout: another print"),
     ],

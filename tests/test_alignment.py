@@ -80,6 +80,34 @@ def test_another_content_in_one_place_does_not_average_out(seed: int) -> None:
     assert difference > 0.1 and difference > l2
 
 
+def with_detail(picture: np.ndarray, top: int, left: int, change: tuple[float, float, float]) -> np.ndarray:
+    """The picture with the upper half of a tile of 8 px changed by so much red, green and blue, and its lower half by the opposite."""
+    made = picture.astype(float)
+    made[top:top + 4, left:left + 8] += change
+    made[top + 4:top + 8, left:left + 8] -= change
+    return np.rint(made).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_detail_that_averages_out_within_a_tile_counts_by_half_its_lightness(seed: int) -> None:
+    picture = np.clip(scene(seed), 60, 190)
+    other = with_detail(picture, 24, 32, (50, 50, 50))
+    lightness = (other / 255.0 - picture / 255.0) @ (0.299, 0.587, 0.114)
+    quarters = np.abs(lightness.reshape(16, 4, 16, 4).mean(axis=(1, 3)))
+    assert distances(picture, other)[1] == pytest.approx(quarters.max() / 2, abs=0.015)
+    assert distances(picture, with_detail(picture, 24, 32, (50 * 0.587, -50 * 0.299, 0)))[1] < 0.02, "another colour of the same lightness"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_details_along_the_border_are_what_a_turn_or_a_crop_leaves_there(seed: int) -> None:
+    picture = scene(seed)
+    picture[:8, 32:40] = picture[24:32, 32:40] = 120
+    edge, inside = picture.copy(), picture.copy()
+    edge[:4, 32:36] = inside[28:32, 32:36] = 0
+    assert distances(picture, inside)[1] == pytest.approx(120 / 255 / 2, abs=0.04)
+    assert distances(picture, edge)[1] == pytest.approx(120 / 255 / 4, abs=0.04), "the mean of its tile alone"
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_does_not_make_unlike_pictures_alike_nor_undo_a_large_crop_turn_or_gain(seed: int) -> None:
     picture = scene(seed)

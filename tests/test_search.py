@@ -11,7 +11,7 @@ from tasks.measures import indexes, neighbours
 from tests import descriptor_worlds
 
 Maker = Callable[..., np.ndarray]
-GOLDEN = {1: ([0.0, 0.0463, 0.3661], [0.0, 0.0134, 0.68], [True, True, False])}  # of _search.VERSION
+GOLDEN = {2: ([0.0, 0.0463, 0.3661, 0.0277], [0.0, 0.0134, 0.68, 0.1105], [True, True, False, True])}  # of _search.VERSION
 
 
 @pytest.fixture
@@ -93,7 +93,11 @@ def test_what_pieces_hold_is_that_of_their_version(picture: Maker) -> None:
     noisy = np.clip(base + np.random.default_rng(0).normal(0, 12, base.shape), 0, 255).astype(np.uint8)
     shifted = np.roll(base, 2, axis=1)
     shifted[:, :2] = shifted[:, 2:3]
-    made = _search.differences(np.stack([base, shifted, noisy, picture(2, 64)]), np.array([[0, 1], [0, 2], [0, 3]]), 0.1)
+    detailed = base.astype(int)
+    detailed[24:28, 32:40] += np.where(detailed[24:28, 32:40] < 128, 60, -60)
+    detailed[28:32, 32:40] -= np.where(detailed[28:32, 32:40] < 128, 60, -60)
+    detailed = np.clip(detailed, 0, 255).astype(np.uint8)
+    made = _search.differences(np.stack([base, shifted, noisy, picture(2, 64), detailed]), np.array([[0, 1], [0, 2], [0, 3], [0, 4]]), 0.1)
     l2, difference, layout = GOLDEN[_search.VERSION]
     assert made["l2"] == pytest.approx(l2, abs=0.002) and made["tile_difference"] == pytest.approx(difference, abs=0.002)
     assert made["has_same_layout"].tolist() == layout

@@ -11,6 +11,8 @@ from torch.nn import functional
 LIMITS = (0.14, 0.10, 0.14, 0.14, 0.20, 0.08)  # log zoom, radians, shift x and y (in half sides), log gain, bias: what a copy may differ by
 LEVELS = ((4, 6, 0.20), (2, 4, 0.15), (1, 3, 1.0))  # the side is divided by; steps; pairs with a larger tile difference are given up
 N_TILES = 8  # an axis
+N_DETAILS = 16  # an axis: quarters of these tiles
+LIGHTNESS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601, as in JPEG)
 BATCH = 256  # pairs: what a level needs then fits the cache
 DAMPING, SHRINK, GROW = 0.01, 0.3, 10.0
 
@@ -20,8 +22,10 @@ def aligned(pictures: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.nda
 
     pictures [n, s, s, 3] uint8, s a multiple of 32; pairs [p, 2] rows of it. The tile difference is the largest over 8 x 8 tiles of
     the mean difference in a tile (root mean square over the colours): noise and blur of a copy average out within a tile, another
-    content somewhere does not. Pairs that are far apart already on a coarse level are given up: theirs are the plain values.
-    Raises ValueError where the pictures are not square with a side that is a multiple of 32.
+    content somewhere does not. Half the mean difference in lightness of a quarter of a tile counts where it is larger: a detail such as a
+    mouth turned upside down averages out within a tile, and noise is twice as large in a quarter. Lightness alone, for re-encoding moves colours
+    by as much; and not along the border, where a turned copy shows what was behind it. Pairs that are far apart already on a coarse level
+    are given up: theirs are the plain values. Raises ValueError where the pictures are not square with a side that is a multiple of 32.
     """
     if pictures.ndim != 4 or pictures.shape[1] != pictures.shape[2] or pictures.shape[1] % 32 or pictures.shape[3] != 3:
         raise ValueError(f"pictures {pictures.shape} are not [n, s, s, 3] with s a multiple of 32; bring them to 32 or 64 px")
@@ -40,6 +44,7 @@ def _directed(source: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor,
     """[p] l2 and [p] tile difference of each target [p, 3, s, s] to the source moved onto it; the plain ones where it is given up."""
     plain = torch.zeros(len(source), len(LIMITS))
     l2, difference = _distances(source, target, plain)
+    difference = torch.maximum(difference, _detail(source, target, plain))
     moves, alive = plain.clone(), torch.arange(len(source))
     for divisor, n_steps, bound in LEVELS:
         small_source, small_target = (functional.avg_pool2d(x[alive], divisor) if divisor > 1 else x[alive] for x in (source, target))
@@ -47,7 +52,7 @@ def _directed(source: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor,
         level_l2, level_difference = _distances(small_source, small_target, moves[alive])
         is_near = level_difference <= bound
         if divisor == 1:
-            l2[alive], difference[alive] = level_l2, level_difference
+            l2[alive], difference[alive] = level_l2, torch.maximum(level_difference, _detail(small_source, small_target, moves[alive]))
         alive = alive[is_near]
         if not len(alive):
             break
@@ -117,14 +122,29 @@ def _cost(source: torch.Tensor, goal: torch.Tensor, moves: torch.Tensor) -> torc
 
 def _distances(source: torch.Tensor, target: torch.Tensor, moves: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[p] l2 and [p] tile difference where the source is seen; a tile that is seen by less than half does not count."""
+    residual, seen = _residual(source, target, moves)
+    l2 = (residual.square().sum(dim=(1, 2, 3)) / (3 * seen.sum(dim=(1, 2, 3)))).sqrt()
+    return l2, _tile_means(residual, seen, N_TILES).square().mean(dim=1).flatten(1).amax(dim=1).sqrt()
+
+
+def _detail(source: torch.Tensor, target: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
+    """[p] half the largest mean difference in lightness of a quarter of a tile, less those along the border."""
+    residual, seen = _residual(source, target, moves)
+    lightness = (residual * torch.tensor(LIGHTNESS)[:, None, None]).sum(dim=1, keepdim=True)
+    return _tile_means(lightness, seen, N_DETAILS)[:, 0, 1:-1, 1:-1].abs().flatten(1).amax(dim=1) / 2
+
+
+def _residual(source: torch.Tensor, target: torch.Tensor, moves: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[p, 3, s, s] what source as the moves show it has above the target, 0 where it is not seen, and [p, 1, s, s] where it is seen."""
     side = target.shape[-1]
     shown, is_seen = _shown(source, moves)
-    residual = ((shown - target.flatten(2)) * is_seen[:, None]).reshape(-1, 3, side, side)
-    seen = is_seen.reshape(-1, 1, side, side)
-    l2 = (residual.square().sum(dim=(1, 2, 3)) / (3 * seen.sum(dim=(1, 2, 3)))).sqrt()
-    share = functional.avg_pool2d(seen, side // N_TILES)
-    mean = functional.avg_pool2d(residual, side // N_TILES) / share.clamp_min(0.5)
-    return l2, (mean * (share >= 0.5)).square().mean(dim=1).flatten(1).amax(dim=1).sqrt()
+    return ((shown - target.flatten(2)) * is_seen[:, None]).reshape(-1, 3, side, side), is_seen.reshape(-1, 1, side, side)
+
+
+def _tile_means(residual: torch.Tensor, seen: torch.Tensor, n_tiles: int) -> torch.Tensor:
+    """[p, c, n_tiles, n_tiles] means of residual [p, c, s, s] over what is seen of each tile; 0 where that is less than half."""
+    share = functional.avg_pool2d(seen, seen.shape[-1] // n_tiles)
+    return functional.avg_pool2d(residual, seen.shape[-1] // n_tiles) / share.clamp_min(0.5) * (share >= 0.5)
 
 
 def _gradients(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
