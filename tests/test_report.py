@@ -175,7 +175,7 @@ def test_the_page_the_card_and_audit_json_hold_the_same_figures(audited: Path, r
     page = (folder / "report.html").read_text().replace("\u00a0", " ")
     assert f"<h1>{audit['verdict']}.</h1>" in page
     assert audit["verdict"] in (folder / "audit_card.md").read_text().replace("\\", "")
-    assert all(f"<b>{n:,}</b>" in page for n in (*audit["denominators"].values(), audit["totals"]["evaluations"]))
+    assert all(f"<dd>{n:,}</dd>" in page for n in (*audit["denominators"].values(), audit["totals"]["evaluations"]))
     listed = re.findall(r'data-type="(?:verbatim|near_copy|template)" data-l2="([^"]+)"', page)
     assert sorted(map(float, listed)) == [r["l2"] for r in audit["findings"]]
     assert_asks_for_nothing(page)
