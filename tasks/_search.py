@@ -15,15 +15,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from tasks import _indexes, _shards, _training_sets
 from tasks.measures import alignment, indexes, neighbours, proposals, templates
 
 STAGE = "duplicates"
 VERSION = 2  # raise it when a change of code changes what a piece holds
-RUN, BLOCK, PAIRS = 512, 8192, 1024  # rows of a piece of thumbnails, rows of a side of a tile, pairs aligned by one thread
+RUN, BLOCK = 512, 8192  # rows of a piece of thumbnails, rows of a side of a tile
+PIECE, PAIRS = 8192, 1024  # pairs of a piece, pairs aligned by one thread
 QUERIES, PROBED = 65_536, 40_000  # rows of a block of queries; rows, at most, that an exact search is asked for to choose the lists
 SEEN = ("l2", "tile_difference", "has_same_layout")
+NO_PAIRS = pa.table({"pair": pa.array([], pa.binary(32)), "l2": pa.array([], pa.float32()), "tile_difference": pa.array([], pa.float32()),
+                     "has_same_layout": pa.array([], pa.bool_())})
 
 
 @contextmanager
@@ -111,27 +116,34 @@ class Images:
         return indexes.unique_pairs(np.concatenate(found), len(vectors)), probed
 
     def compared(self, pairs: np.ndarray, template_l2: float) -> dict[str, np.ndarray]:
-        """What `differences` says of pairs [p, 2] of searched rows. Those whose later row stands in one run are a piece."""
-        made: dict[str, np.ndarray] = {"l2": np.full(len(pairs), np.nan, np.float32), "tile_difference": np.full(len(pairs), np.nan, np.float32),
-                                       "has_same_layout": np.zeros(len(pairs), bool)}
+        """What `differences` says of pairs [p, 2] of searched rows; of a pair that was compared before, what was said then.
+
+        Found again pair by pair: a new image displaces neighbours here and there, and a piece that hung on all its pairs would be made anew.
+        """
         if self.pictures is None or not len(pairs):
-            return made
-        local, names = self.at(pairs), [self.names[row] for row in self.first]
-        run_of = np.repeat(np.arange(len(runs := _shards.runs(names, RUN))), [len(run) for run in runs])
+            return {"l2": np.full(len(pairs), np.nan, np.float32), "tile_difference": np.full(len(pairs), np.nan, np.float32),
+                    "has_same_layout": np.zeros(len(pairs), bool)}
+        local, own, family = self.at(pairs), _pair_names(self.names, pairs), self._family(template_l2)
+        known = _kept(family)
+        is_missing = pc.is_null(pc.index_in(own, known["pair"])).to_numpy(zero_copy_only=False)
+        print(f"{STAGE}: {len(pairs):,} pairs to compare, {len(pairs) - is_missing.sum():,} of them kept from before, {is_missing.sum():,} to align", flush=True)
         order = np.lexsort((local[:, 0], local[:, 1]))
-        groups = np.split(order, np.flatnonzero(np.diff(run_of[local[order, 1]])) + 1)
-        settings = ("compared", VERSION, template_l2, self.shown().shape[1:])
-        items = [(_shards.fingerprint(settings, [(names[a], names[b]) for a, b in local[group].tolist()]), (str(self.pictures), local[group], template_l2))
-                 for group in groups]
-        for group, table in zip(groups, _shards.pieces(STAGE, f"{__name__}:_compared", items, self.scheduler, "pieces of pairs"), strict=True):
-            for name in SEEN:
-                made[name][group] = table.column(name).to_numpy(zero_copy_only=False)
-        return made
+        order = order[is_missing[order]]
+        groups = [order[start:start + PIECE] for start in range(0, len(order), PIECE)]
+        items = [(f"{family}-{_shards.fingerprint(own.take(pa.array(group)).to_pylist())}",
+                  (str(self.pictures), local[group], own.take(pa.array(group)), template_l2)) for group in groups]
+        made = pa.concat_tables([known, *_shards.pieces(STAGE, f"{__name__}:_compared", items, self.scheduler, "pieces of new pairs")])
+        found = made.take(pc.index_in(own, made["pair"]))
+        return {name: found[name].to_numpy() for name in SEEN}
+
+    def _family(self, template_l2: float) -> str:
+        """Of pieces of compared pairs: named by all that what is said of a pair hangs on, but for its two pictures."""
+        return f"compared-{_shards.fingerprint(VERSION, template_l2, self.shown().shape[1:])}"
 
 
 def thumbnails(rows: list[dict[str, Any]], side: int, scheduler: str | None, target: Path) -> Path:
     """Write the array [n, side, side, 3] uint8 of rows of `images` in the order of their source, run by run."""
-    runs, items = _shards.runs([row["pixel_digest"] for row in rows], RUN), []
+    runs, items = _shards.runs([row["pixel_digest"] for row in rows], RUN, [(row["split"], row["shard"]) for row in rows]), []
     for run in runs:
         places = [{name: rows[i][name] for name in ("split", "shard", "position")} for i in run]
         items.append((_shards.fingerprint("thumbnails", VERSION, side, [rows[i]["pixel_digest"] for i in run]), (places, side)))
@@ -177,5 +189,18 @@ def _opened(index: str) -> Any:
     return indexes.on_device(_indexes.load(Path(index)))
 
 
-def _compared(pictures: str, pairs: np.ndarray, template_l2: float) -> pa.Table:
-    return pa.table(differences(np.load(pictures, mmap_mode="r"), pairs, template_l2))
+def _compared(pictures: str, pairs: np.ndarray, own: pa.Array, template_l2: float) -> pa.Table:
+    return pa.table({"pair": own} | differences(np.load(pictures, mmap_mode="r"), pairs, template_l2))
+
+
+def _pair_names(names: list[str], pairs: np.ndarray) -> pa.Array:
+    """[p] 32 bytes that tell a pair [p, 2] of named rows from all others: half of either's digest."""
+    rows, local = np.unique(pairs, return_inverse=True)
+    halves = np.frombuffer(bytes.fromhex("".join(names[row][:32] for row in rows)), np.uint8).reshape(-1, 16)
+    return pa.Array.from_buffers(pa.binary(32), len(pairs), [None, pa.py_buffer(halves[local.reshape(-1, 2)].tobytes())])
+
+
+def _kept(family: str) -> pa.Table:
+    """What earlier pieces of this family say of pairs."""
+    paths = sorted((_shards.WORK / STAGE).glob(f"{family}-*.parquet"))
+    return pa.concat_tables([NO_PAIRS, *(pq.read_table(path) for path in paths)])

@@ -8,7 +8,7 @@ import pkgutil
 import shutil
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -61,14 +61,16 @@ def _made(stage: str, key: str, job: str, arguments: tuple[Any, ...]) -> str:
     return key
 
 
-def runs(names: list[str], mean: int) -> list[range]:
+def runs(names: list[str], mean: int, files: list[tuple[str, str]] | None = None) -> list[range]:
     """Consecutive runs of about `mean` names, at most four times as many. A run ends after a name by that name's own hash.
 
-    A name that comes or goes changes the run that it is in and no other: the pieces of the others are found again.
+    A name that comes or goes changes the run that it is in and no other: the pieces of the others are found again. With the split and file of
+    each, a run ends with its file, too, unless that holds the one alone: another file changes no run of the others.
     """
-    made, start = [], 0
+    made, start, rows = [], 0, Counter(files)
     for i, name in enumerate(names):
-        if int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "big") % mean == 0 or i + 1 - start == 4 * mean:
+        is_last = files is not None and i + 1 < len(names) and files[i] != files[i + 1] and max(rows[files[i]], rows[files[i + 1]]) > 1
+        if is_last or int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "big") % mean == 0 or i + 1 - start == 4 * mean:
             made.append(range(start, i + 1))
             start = i + 1
     return made + ([range(start, len(names))] if start < len(names) else [])

@@ -90,7 +90,8 @@ def _described(images: pa.Table) -> tuple[str, Iterator[np.ndarray]]:
     provenance = _embedders.embedder(*asked).provenance(size_px)
     rows = images.select(["pixel_digest", "split", "shard", "position"])
     digests = rows.column("pixel_digest").to_pylist()
-    runs = _shards.runs(images.column("key").to_pylist(), RUN)  # not by digest: that of a picture with many copies would end a run at each
+    keys, splits, shards = (images.column(name).to_pylist() for name in ("key", "split", "shard"))
+    runs = _shards.runs(keys, RUN, list(zip(splits, shards, strict=True)))  # not by digest: that of a picture with many copies would end a run at each
     items = [(_shards.fingerprint(provenance, settings["version"], digests[run.start:run.stop]),
               (rows.slice(run.start, len(run)).to_pylist(), size_px, asked, provenance)) for run in runs]
     pieces = _shards.pieces("image_embeddings", "tasks.image_embeddings:_piece", items, compute.get("dask"))

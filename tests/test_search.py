@@ -1,5 +1,6 @@
 """The search in pieces: the same pairs however it is cut, spread or indexed, and what is finished is not made again."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def world() -> descriptor_worlds.World:
 
 
 def images(vectors: np.ndarray, pictures: Path | None = None, scheduler: str | None = None) -> _search.Images:
-    names = [f"{i:064x}" for i in range(len(vectors))]
+    names = [hashlib.sha256(bytes([i // 256, i % 256])).hexdigest() for i in range(len(vectors))]
     folder = _shards.WORK / "duplicates"
     folder.mkdir(parents=True, exist_ok=True)
     return _search.Images(vectors, names, np.arange(len(vectors)), pictures, folder / "descriptors.tmp", scheduler, "none")
@@ -70,6 +71,22 @@ def test_pairs_are_compared_once_and_found_again(in_folder: Path, picture: Maker
     capsys.readouterr()
     again = searched.compared(pairs, 0.1)
     assert "0 to make" in capsys.readouterr().out and all(np.array_equal(made[name], again[name]) for name in made)
+
+
+def test_of_pairs_that_another_piece_held_only_the_new_ones_are_aligned(in_folder: Path, picture: Maker, capsys: pytest.CaptureFixture[str],
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(path := in_folder / "pictures.npy", np.stack([picture(i // 2, 64) for i in range(12)]))
+    searched, pairs = images(np.eye(12, dtype=np.float16), path), np.array([[a, b] for a in range(12) for b in range(a + 1, 12)])
+    whole = searched.compared(pairs, 0.1)
+    for file in (_shards.WORK / "duplicates").glob("compared-*"):
+        file.unlink()
+    monkeypatch.setattr(_search, "PIECE", 7)
+    searched.compared(pairs[::3], 0.1)
+    capsys.readouterr()
+    in_disorder = np.random.default_rng(0).permutation(len(pairs))
+    made = searched.compared(pairs[in_disorder], 0.1)
+    assert "66 pairs to compare, 22 of them kept from before, 44 to align" in capsys.readouterr().out
+    assert all(np.array_equal(made[name], whole[name][in_disorder]) for name in made)
 
 
 def test_without_pictures_nothing_is_compared_and_nothing_is_alike(in_folder: Path) -> None:

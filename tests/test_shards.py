@@ -82,3 +82,19 @@ def test_a_name_that_comes_touches_the_runs_at_its_place_and_no_other(names: lis
         start += len(run)
         if start < place:
             assert run in after
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.text(max_size=2)), max_size=40), st.integers(0, 4), st.integers(2, 6))
+def test_another_file_of_several_rows_changes_no_run_of_the_others(rows: list[tuple[int, str]], new: int, n: int) -> None:
+    def cut(listed: list[tuple[int, str]]) -> set[tuple[tuple[int, str], ...]]:
+        every = sorted(listed, key=lambda row: row[0])
+        return {tuple(every[i] for i in run) for run in _shards.runs([name for _, name in every], 4, [("member", str(file)) for file, _ in every])}
+
+    others = [row for pair in zip(rows, rows, strict=True) for row in pair if row[0] != new]  # no file of one row alone
+    grown = cut([*others, *((new, str(i)) for i in range(n))])
+    assert cut(others) <= grown and all(len({file for file, _ in run}) == 1 for run in grown)
+
+
+def test_files_of_one_picture_each_share_runs() -> None:
+    names = [f"{i}.png" for i in range(100)]
+    assert _shards.runs(names, 10, [("member", name) for name in names]) == _shards.runs(names, 10)

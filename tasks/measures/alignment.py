@@ -32,39 +32,43 @@ def aligned(pictures: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.nda
     l2, difference = np.empty(len(pairs), np.float32), np.empty(len(pairs), np.float32)
     for start in range(0, len(pairs), BATCH):
         batch = pairs[start:start + BATCH]
-        first, second = (torch.from_numpy(pictures[batch[:, side]]).permute(0, 3, 1, 2).float() / 255 for side in (0, 1))
-        (forth, forth_tiles), (back, back_tiles) = _directed(first, second), _directed(second, first)
+        first, second = (torch.from_numpy(pictures[batch[:, side]]).permute(0, 3, 1, 2).contiguous() / 255 for side in (0, 1))
+        plain = _distances(first - second, torch.ones_like(first[:, :1]))
+        (forth, forth_tiles), (back, back_tiles) = _directed(first, second, plain), _directed(second, first, plain)
         is_forth = forth_tiles <= back_tiles
         l2[start:start + BATCH] = torch.where(is_forth, forth, back).numpy()
         difference[start:start + BATCH] = torch.where(is_forth, forth_tiles, back_tiles).numpy()
     return l2, difference
 
 
-def _directed(source: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _directed(source: torch.Tensor, target: torch.Tensor, plain: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """[p] l2 and [p] tile difference of each target [p, 3, s, s] to the source moved onto it; the plain ones where it is given up."""
-    plain = torch.zeros(len(source), len(LIMITS))
-    l2, difference = _distances(source, target, plain)
-    difference = torch.maximum(difference, _detail(source, target, plain))
-    moves, alive = plain.clone(), torch.arange(len(source))
+    l2, difference = (distance.clone() for distance in plain)
+    moves, alive = torch.zeros(len(source), len(LIMITS)), torch.arange(len(source))
     for divisor, n_steps, bound in LEVELS:
-        small_source, small_target = (functional.avg_pool2d(x[alive], divisor) if divisor > 1 else x[alive] for x in (source, target))
+        small_source, small_target = _reduced(source[alive], divisor), _reduced(target[alive], divisor)
         moves[alive] = _improved(small_source, small_target, moves[alive], n_steps)
-        level_l2, level_difference = _distances(small_source, small_target, moves[alive])
-        is_near = level_difference <= bound
+        residual, seen = _residual(small_source, small_target, moves[alive])
         if divisor == 1:
-            l2[alive], difference[alive] = level_l2, torch.maximum(level_difference, _detail(small_source, small_target, moves[alive]))
-        alive = alive[is_near]
+            l2[alive], difference[alive] = _distances(residual, seen)
+        alive = alive[_tile_difference(residual, seen) <= bound]
         if not len(alive):
             break
     return l2, difference
+
+
+def _reduced(pictures: torch.Tensor, divisor: int) -> torch.Tensor:
+    """Pictures [p, 3, s, s] at a fraction of their side. Each layout as what follows takes half the time in: planes to average, pixels to sample."""
+    reduced = functional.avg_pool2d(pictures, divisor) if divisor > 1 else pictures
+    return reduced.contiguous(memory_format=torch.channels_last)
 
 
 def _improved(source: torch.Tensor, target: torch.Tensor, moves: torch.Tensor, n_steps: int) -> torch.Tensor:
     """[p, 6] moves after n_steps damped Gauss-Newton steps of the l2, starting where it is smaller: at the given moves or at none."""
     with_gradients = torch.cat([source, *_gradients(source)], dim=1)
     goal = target.flatten(2)
-    moves = torch.where((_cost(source, goal, moves) < _cost(source, goal, 0 * moves))[:, None], moves, 0 * moves)
-    cost = _cost(source, goal, moves)
+    cost, unmoved = _cost(source, goal, moves), _cost(source, goal, 0 * moves)
+    moves, cost = torch.where((cost < unmoved)[:, None], moves, 0 * moves), torch.minimum(cost, unmoved)
     damping = torch.full((len(moves),), DAMPING)
     limits = torch.tensor(LIMITS)
     for _ in range(n_steps):
@@ -120,16 +124,19 @@ def _cost(source: torch.Tensor, goal: torch.Tensor, moves: torch.Tensor) -> torc
     return ((shown - goal).square() * is_seen[:, None]).sum(dim=(1, 2)) / (3 * is_seen.sum(dim=1))
 
 
-def _distances(source: torch.Tensor, target: torch.Tensor, moves: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[p] l2 and [p] tile difference where the source is seen; a tile that is seen by less than half does not count."""
-    residual, seen = _residual(source, target, moves)
+def _distances(residual: torch.Tensor, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[p] l2 and [p] tile difference, details among it, of a residual [p, 3, s, s] where it is seen [p, 1, s, s]."""
     l2 = (residual.square().sum(dim=(1, 2, 3)) / (3 * seen.sum(dim=(1, 2, 3)))).sqrt()
-    return l2, _tile_means(residual, seen, N_TILES).square().mean(dim=1).flatten(1).amax(dim=1).sqrt()
+    return l2, torch.maximum(_tile_difference(residual, seen), _detail(residual, seen))
 
 
-def _detail(source: torch.Tensor, target: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
+def _tile_difference(residual: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """[p] largest mean difference of a tile; one that is seen by less than half does not count."""
+    return _tile_means(residual, seen, N_TILES).square().mean(dim=1).flatten(1).amax(dim=1).sqrt()
+
+
+def _detail(residual: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """[p] half the largest mean difference in lightness of a quarter of a tile, less those along the border."""
-    residual, seen = _residual(source, target, moves)
     lightness = (residual * torch.tensor(LIGHTNESS)[:, None, None]).sum(dim=1, keepdim=True)
     return _tile_means(lightness, seen, N_DETAILS)[:, 0, 1:-1, 1:-1].abs().flatten(1).amax(dim=1) / 2
 
