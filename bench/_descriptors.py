@@ -101,6 +101,7 @@ def _side_by_side(index: faiss.IndexIVF, vectors: np.ndarray, rows: np.ndarray, 
     for side in (0, 1) if is_first else (1, 0):
         start = _clocks()
         if side:
+            index.parallel_mode = 0  # as faiss comes
             index.search(queries, K)
         else:
             made = indexes.candidate_pairs(index, vectors, rows, FLOOR, K, n_probe)

@@ -22,7 +22,7 @@ from tasks import _indexes, _shards, _training_sets
 from tasks.measures import alignment, indexes, neighbours, proposals, templates
 
 STAGE = "duplicates"
-VERSION = 2  # raise it when a change of code changes what a piece holds
+VERSION = 3  # raise it when a change of code changes what a piece holds
 RUN, BLOCK = 512, 8192  # rows of a piece of thumbnails, rows of a side of a tile
 PIECE, PAIRS = 8192, 1024  # pairs of a piece, pairs aligned by one thread
 QUERIES, PROBED = 65_536, 40_000  # rows of a block of queries; rows, at most, that an exact search is asked for to choose the lists
@@ -126,7 +126,8 @@ class Images:
         local, own, family = self.at(pairs), _pair_names(self.names, pairs), self._family(template_l2)
         known = _kept(family)
         is_missing = pc.is_null(pc.index_in(own, known["pair"])).to_numpy(zero_copy_only=False)
-        print(f"{STAGE}: {len(pairs):,} pairs to compare, {len(pairs) - is_missing.sum():,} of them kept from before, {is_missing.sum():,} to align", flush=True)
+        n_missing = is_missing.sum()
+        print(f"{STAGE}: {len(pairs):,} pairs to compare, {len(pairs) - n_missing:,} of them kept from before, {n_missing:,} to align", flush=True)
         order = np.lexsort((local[:, 0], local[:, 1]))
         order = order[is_missing[order]]
         groups = [order[start:start + PIECE] for start in range(0, len(order), PIECE)]

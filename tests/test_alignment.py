@@ -111,7 +111,7 @@ def test_details_along_the_border_are_what_a_turn_or_a_crop_leaves_there(seed: i
 @pytest.mark.parametrize("seed", range(4))
 def test_does_not_make_unlike_pictures_alike_nor_undo_a_large_crop_turn_or_gain(seed: int) -> None:
     picture = scene(seed)
-    others = [scene(seed + 50), resized(picture[20:, 20:]), np.rot90(picture), (picture * 0.5).astype(np.uint8), picture[:, ::-1]]
+    others = [scene(seed + 50), resized(picture[20:, 20:]), np.rot90(picture), (picture * 0.3).astype(np.uint8), picture[:, ::-1]]
     assert all(distances(picture, np.ascontiguousarray(other))[1] > 0.06 for other in others)
 
 

@@ -12,7 +12,7 @@ from tasks.measures import indexes, neighbours
 from tests import descriptor_worlds
 
 Maker = Callable[..., np.ndarray]
-GOLDEN = {2: ([0.0, 0.0463, 0.3661, 0.0277], [0.0, 0.0134, 0.68, 0.1105], [True, True, False, True])}  # of _search.VERSION
+GOLDEN = {3: ([0.0, 0.0463, 0.3661, 0.0277], [0.0, 0.0134, 0.68, 0.1105], [True, True, False, True])}  # of _search.VERSION
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-LIMITS = (0.14, 0.10, 0.14, 0.14, 0.20, 0.08)  # log zoom, radians, shift x and y (in half sides), log gain, bias: what a copy may differ by
+LIMITS = (0.14, 0.10, 0.14, 0.14, 0.30, 0.12)  # log zoom, radians, shift x and y (in half sides), log gain, bias: what a copy may differ by
 LEVELS = ((4, 6, 0.20), (2, 4, 0.15), (1, 3, 1.0))  # the side is divided by; steps; pairs with a larger tile difference are given up
 N_TILES = 8  # an axis
 N_DETAILS = 16  # an axis: quarters of these tiles

@@ -207,6 +207,7 @@ def _searched(index: faiss.IndexIVF, wanted: np.ndarray, k: int, n_probe: int) -
     index.nprobe = n_probe
     if not isinstance(index, faiss.IndexIVF):  # on a GPU; its sums may choose another list now and then
         return index.search(wanted, k)
+    index.parallel_mode = 3  # queries over threads: by default that is left to index.search, and lists chosen beforehand are searched by one
     similarity, lists = index.quantizer.search(rounded(wanted), n_probe)
     found, columns = search_preassigned(index, wanted, k, lists, similarity)
     return found, columns
