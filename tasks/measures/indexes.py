@@ -82,9 +82,12 @@ def require_searchable(key: str, mode: Literal["nearest", "range"]) -> None:
 
 def rounded(vectors: np.ndarray, bits: int = 12) -> np.ndarray:
     """[n, d] float32 multiples of 2^-bits nearest to the vectors."""
-    made: np.ndarray = np.multiply(vectors, np.float32(2**bits), dtype=np.float32)
-    np.rint(made, out=made)
-    made *= np.float32(2.0**-bits)
+    made = np.empty(vectors.shape, np.float32)
+    for start in range(0, len(made), 1024):  # 2 MB at 512 dimensions: three passes in the cache
+        block = made[start:start + 1024]
+        np.multiply(vectors[start:start + 1024], np.float32(2**bits), out=block)
+        np.rint(block, out=block)
+        block *= np.float32(2.0**-bits)
     return made
 
 
@@ -163,7 +166,7 @@ def candidate_pairs(index: faiss.IndexIVF, vectors: np.ndarray, rows: np.ndarray
         if k > _most(index):
             found.append(row_pairs(vectors, rows[left], floor, k)[0])
             break
-        similarity, columns = _searched(index, wanted[left], k, n_probe)
+        similarity, columns = _searched(index, wanted if len(left) == len(wanted) else wanted[left], k, n_probe)
         is_full = similarity[:, -1] >= floor - SLACK
         is_near = (similarity >= floor - SLACK) & ~is_full[:, None]
         found.append(np.stack([np.repeat(rows[left], is_near.sum(axis=1)), columns[is_near]], axis=1))
