@@ -133,7 +133,7 @@ class Images:
         groups = [order[start:start + PIECE] for start in range(0, len(order), PIECE)]
         items = [(f"{family}-{_shards.fingerprint(own.take(pa.array(group)).to_pylist())}",
                   (str(self.pictures), local[group], own.take(pa.array(group)), template_l2)) for group in groups]
-        made = pa.concat_tables([known, *_shards.pieces(STAGE, f"{__name__}:_compared", items, self.scheduler, "pieces of new pairs")])
+        made = pa.concat_tables([known, *(_shards.pieces(STAGE, f"{__name__}:_compared", items, self.scheduler, "pieces of new pairs") if items else ())])
         found = made.take(pc.index_in(own, made["pair"]))
         return {name: found[name].to_numpy() for name in SEEN}
 

@@ -70,7 +70,7 @@ def test_pairs_are_compared_once_and_found_again(in_folder: Path, picture: Maker
     assert (made["l2"][is_twin] == 0).all() and (made["l2"][~is_twin] > 0.02).all()
     capsys.readouterr()
     again = searched.compared(pairs, 0.1)
-    assert "0 to make" in capsys.readouterr().out and all(np.array_equal(made[name], again[name]) for name in made)
+    assert ", 0 to align" in capsys.readouterr().out and all(np.array_equal(made[name], again[name]) for name in made)
 
 
 def test_of_pairs_that_another_piece_held_only_the_new_ones_are_aligned(in_folder: Path, picture: Maker, capsys: pytest.CaptureFixture[str],
