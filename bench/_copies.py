@@ -1,6 +1,7 @@
 """Counting the copies of pictures: Eidetic's stages beside what a user would pick instead, on one folder of planted copies."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -106,11 +107,11 @@ def of_emoji(seed: int) -> list[dict[str, Any]]:
     told = [("Eidetic", *judged(rows, pairs_of(found["groups"])))]
     for cut in np.arange(0.5, 1, 0.01).round(2).tolist():
         pairs = {(min(names[a], names[b]), max(names[a], names[b])) for a, b in np.argwhere(cosine >= cut).tolist()}
-        told.append((f"SSCD alone, {cut}", *judged(rows, pairs)))
+        told.append((f"SSCD alone, from {cut}", *judged(rows, pairs)))
     best = max(told[1:], key=lambda row: row[1] * row[2] / max(row[1] + row[2], 1e-9))
-    spent = {"n": len(rows), "seconds": found["seconds"], "peak_gb": found["peak_gb"], "by_stage": {}}
-    return [spent | {"tool": f"{name} (seed {seed})", "precision": precision, "recall": recall, "by_alteration": every}
-            for name, precision, recall, every in (told[0], best)]
+    spent = {"Eidetic": (found["seconds"], found["peak_gb"])}
+    return [{"n": len(rows), "tool": f"{name} (seed {seed})", "seconds": spent.get(name, (math.nan,))[0], "peak_gb": spent.get(name, (math.nan,) * 2)[1],
+             "precision": precision, "recall": recall, "by_alteration": every, "by_stage": {}} for name, precision, recall, every in (told[0], best)]
 
 
 def judged(rows: list[planted_copies.Planted], pairs: set[tuple[str, str]]) -> tuple[float, float, dict[str, float]]:
