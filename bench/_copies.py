@@ -90,9 +90,8 @@ def measured(n: int, peers: dict[str, str], seed: int = 0) -> list[dict[str, Any
         found = {"Eidetic": eidetic(folder)} | {tool: peer(tool, interpreter, folder) for tool, interpreter in peers.items()}
     table = []
     for tool, said in found.items():
-        precision, recall, every = judged(rows, pairs_of(said["groups"]))
-        table.append({"n": len(rows), "tool": tool, "seconds": said["seconds"], "peak_gb": said["peak_gb"], "precision": precision, "recall": recall,
-                      "by_alteration": every, "by_stage": said.get("by_stage", {})})
+        spent = {"n": len(rows), "tool": tool, "seconds": said["seconds"], "peak_gb": said["peak_gb"], "by_stage": said.get("by_stage")}
+        table.append(spent | judged(rows, pairs_of(said["groups"])))
     return table
 
 
@@ -104,17 +103,16 @@ def of_emoji(seed: int) -> list[dict[str, Any]]:
         found = eidetic(Path(temporary) / "pictures")
     vectors = _embedders.embedder("sscd_distilled").descriptors((_pictures.canonical(row.data) for row in rows), 64)
     names, cosine = [row.name for row in rows], np.triu(vectors @ vectors.T, 1)
-    told = [("Eidetic", *judged(rows, pairs_of(found["groups"])))]
+    alone = []
     for cut in np.arange(0.5, 1, 0.01).round(2).tolist():
         pairs = {(min(names[a], names[b]), max(names[a], names[b])) for a, b in np.argwhere(cosine >= cut).tolist()}
-        told.append((f"SSCD alone, from {cut}", *judged(rows, pairs)))
-    best = max(told[1:], key=lambda row: row[1] * row[2] / max(row[1] + row[2], 1e-9))
-    spent = {"Eidetic": (found["seconds"], found["peak_gb"])}
-    return [{"n": len(rows), "tool": f"{name} (seed {seed})", "seconds": spent.get(name, (math.nan,))[0], "peak_gb": spent.get(name, (math.nan,) * 2)[1],
-             "precision": precision, "recall": recall, "by_alteration": every, "by_stage": {}} for name, precision, recall, every in (told[0], best)]
+        alone.append({"tool": f"SSCD alone, from {cut} (seed {seed})", "seconds": math.nan, "peak_gb": math.nan} | judged(rows, pairs))
+    best = max(alone, key=lambda row: row["precision"] * row["recall"] / max(row["precision"] + row["recall"], 1e-9))
+    ours = {"tool": f"Eidetic (seed {seed})", "seconds": found["seconds"], "peak_gb": found["peak_gb"]} | judged(rows, pairs_of(found["groups"]))
+    return [{"n": len(rows)} | row for row in (ours, best)]
 
 
-def judged(rows: list[planted_copies.Planted], pairs: set[tuple[str, str]]) -> tuple[float, float, dict[str, float]]:
+def judged(rows: list[planted_copies.Planted], pairs: set[tuple[str, str]]) -> dict[str, Any]:
     """Precision and recall over the kinds that Eidetic promises, and of each kind the share of copies that are found with an original."""
     originals: dict[int, list[str]] = {}
     for row in rows:
@@ -124,7 +122,8 @@ def judged(rows: list[planted_copies.Planted], pairs: set[tuple[str, str]]) -> t
     for kind in planted_copies.PROMISED | planted_copies.BESIDE:
         copies = [row for row in rows if row.alteration == kind]
         every[kind] = sum(any((min(row.name, name), max(row.name, name)) in pairs for name in originals[row.family]) for row in copies) / len(copies)
-    return *planted_copies.precision_and_recall(rows, pairs, set(planted_copies.PROMISED)), every
+    precision, recall = planted_copies.precision_and_recall(rows, pairs, set(planted_copies.PROMISED))
+    return {"precision": precision, "recall": recall, "by_alteration": every}
 
 
 def report(table: list[dict[str, Any]]) -> str:
@@ -136,5 +135,5 @@ def report(table: list[dict[str, Any]]) -> str:
         first = f"| {row['n']:,} | {row['tool']} | {row['seconds']:.0f} | {row['peak_gb']:.2f} | {row['precision']:.3f} | {row['recall']:.3f} | "
         lines.append(first + " | ".join(f"{row['by_alteration'][name]:.2f}" for name in names) + " |")
     stages = [f"{row['n']:,} pictures: " + ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in row["by_stage"].items())
-              for row in table if row["by_stage"]]
+              for row in table if row.get("by_stage")]
     return "\n".join([*lines, "", *stages])

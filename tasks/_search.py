@@ -26,9 +26,7 @@ VERSION = 3  # raise it when a change of code changes what a piece holds
 RUN, BLOCK = 512, 8192  # rows of a piece of thumbnails, rows of a side of a tile
 PIECE, PAIRS = 8192, 1024  # pairs of a piece, pairs aligned by one thread
 QUERIES, PROBED = 65_536, 40_000  # rows of a block of queries; rows, at most, that an exact search is asked for to choose the lists
-SEEN = ("l2", "tile_difference", "has_same_layout")
-NO_PAIRS = pa.table({"pair": pa.array([], pa.binary(32)), "l2": pa.array([], pa.float32()), "tile_difference": pa.array([], pa.float32()),
-                     "has_same_layout": pa.array([], pa.bool_())})
+COMPARED = pa.schema([("pair", pa.binary(32)), ("l2", pa.float32()), ("tile_difference", pa.float32()), ("has_same_layout", pa.bool_())])  # of a piece
 
 
 @contextmanager
@@ -135,7 +133,7 @@ class Images:
                   (str(self.pictures), local[group], own.take(pa.array(group)), template_l2)) for group in groups]
         made = pa.concat_tables([known, *(_shards.pieces(STAGE, f"{__name__}:_compared", items, self.scheduler, "pieces of new pairs") if items else ())])
         found = made.take(pc.index_in(own, made["pair"]))
-        return {name: found[name].to_numpy() for name in SEEN}
+        return {name: found[name].to_numpy() for name in COMPARED.names[1:]}
 
     def _family(self, template_l2: float) -> str:
         """Of pieces of compared pairs: named by all that what is said of a pair hangs on, but for its two pictures."""
@@ -204,4 +202,4 @@ def _pair_names(names: list[str], pairs: np.ndarray) -> pa.Array:
 def _kept(family: str) -> pa.Table:
     """What earlier pieces of this family say of pairs."""
     paths = sorted((_shards.WORK / STAGE).glob(f"{family}-*.parquet"))
-    return pa.concat_tables([NO_PAIRS, *(pq.read_table(path) for path in paths)])
+    return pa.concat_tables([COMPARED.empty_table(), *(pq.read_table(path) for path in paths)])

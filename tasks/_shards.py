@@ -65,7 +65,7 @@ def runs(names: list[str], mean: int, files: list[tuple[str, str]] | None = None
     """Consecutive runs of about `mean` names, at most four times as many. A run ends after a name by that name's own hash.
 
     A name that comes or goes changes the run that it is in and no other: the pieces of the others are found again. With the split and file of
-    each, a run ends with its file, too, unless that holds the one alone: another file changes no run of the others.
+    each, a run ends with its file, too: another file changes no run of the others. Files of one name each, as in a folder, share runs.
     """
     made, start, rows = [], 0, Counter(files)
     for i, name in enumerate(names):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageEnhance
 from scipy import ndimage
 from scipy.ndimage import gaussian_filter
 
@@ -60,6 +60,15 @@ def test_undoes_what_makes_a_copy(name: str, seed: int) -> None:
     l2, difference = distances(picture, copy)
     assert plain(picture, copy) > 0.02
     assert l2 < 0.015 and difference < 0.012
+
+
+@pytest.mark.parametrize("contrast", [0.8, 1.2])
+@pytest.mark.parametrize("seed", range(3))
+def test_contrast_is_undone_by_a_fifth(seed: int, contrast: float) -> None:
+    picture = np.full((SIDE, SIDE, 3), 255, np.uint8)  # a dark thing on white: pixels are far from the mean, which contrast keeps
+    picture[16:48, 16:48] = scene(seed)[16:48, 16:48] // 2
+    copy = np.asarray(ImageEnhance.Contrast(Image.fromarray(picture)).enhance(contrast))
+    assert plain(picture, copy) > 0.05 and distances(picture, copy)[1] < 0.04
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -217,6 +217,14 @@ def test_the_same_input_gives_the_same_bytes(small: tuple[Path, list[planted_cop
     assert not list((copy / "work" / "duplicates").glob("*.tmp"))
 
 
+def described(folder: Path) -> dict[str, np.ndarray]:
+    """Descriptor of each picture by half of its digest."""
+    digests = {r["image_id"]: r["pixel_digest"][:32] for r in rows_of(folder, "images")}
+    where = folder / "data" / "image_embeddings"
+    ids = pq.read_table(where / "metadata" / "metadata_0.parquet")["image_id"].to_pylist()
+    return {digests[i]: row for i, row in zip(ids, np.load(where / "img_emb" / "img_emb_0.npy").astype(np.float64), strict=True)}
+
+
 def test_a_new_shard_is_all_that_is_decoded_described_and_compared(small: tuple[Path, list[planted_copies.Planted]], tmp_path: Path) -> None:
     folder, rows = small
     more = project(tmp_path / "more", {"format": "parquet", "path": "set"}, **FEW)
@@ -234,8 +242,10 @@ def test_a_new_shard_is_all_that_is_decoded_described_and_compared(small: tuple[
     before = {name for name in compared if (folder / "work" / "duplicates" / name).exists()}
     aligned = [pair.hex() for name in compared.keys() - before for pair in compared[name]]
     assert before and aligned and not {pair.hex() for name in before for pair in compared[name]} & set(aligned), "no pair is aligned twice"
-    n_old = sum(pair[:32] not in new and pair[32:] not in new for pair in aligned)  # below the floor of before, which eight canaries move
-    assert n_old < len(aligned) / 4
+    descriptor = described(more)
+    floor = next(r["value"] for r in rows_of(folder, "duplicates", side="thresholds") if r["name"] == "similarity")
+    of_old = [(pair[:32], pair[32:]) for pair in aligned if pair[:32] not in new and pair[32:] not in new]
+    assert all(descriptor[a] @ descriptor[b] < floor + 1e-6 for a, b in of_old), "they are below what was looked at before: eight canaries move it"
     fresh = project(tmp_path / "fresh", {"format": "parquet", "path": str(more / "set")}, **FEW)
     run(fresh)
     assert bytes_of(more) == bytes_of(fresh)
